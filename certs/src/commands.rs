@@ -1,0 +1,205 @@
+//! `jobworker certs init | server | client | revoke`.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+
+use crate::{
+    AuthorityName, AuthorityRequest, ClientName, ClientRequest, Days, Error, Existing, Folder, Holder, Host,
+    Issued, KeyKind, Revocation, Role, RoleOid, Serial, ServerRequest, Uri, utc_text,
+};
+
+/// Make and revoke certificates for jobworker
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a CA: ca.pem, ca-key.pem and an empty crl.pem
+    Init(Init),
+    /// Make the worker's certificate: server.pem and server-key.pem
+    Server(Server),
+    /// Make a person's certificate: NAME.pem and NAME-key.pem
+    Client(Client),
+    /// Add a certificate to crl.pem
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Folder for the files; made with mode 0700 if missing
+    #[arg(long)]
+    dir: PathBuf,
+    /// Kind of key to make
+    #[arg(long, value_enum, default_value_t)]
+    key: KeyKind,
+    /// Days until the CA, and everything it signed, ends
+    #[arg(long, default_value_t = Days::YEAR)]
+    days: Days,
+    /// The CA's common name
+    #[arg(long, default_value = "jobworker CA")]
+    name: AuthorityName,
+}
+
+#[derive(Debug, Args)]
+pub struct Server {
+    /// Folder with the CA
+    #[arg(long)]
+    dir: PathBuf,
+    /// DNS name or IP address clients use; repeatable
+    #[arg(long = "host", value_name = "HOST", required = true)]
+    hosts: Vec<Host>,
+    /// Kind of key to make
+    #[arg(long, value_enum, default_value_t)]
+    key: KeyKind,
+    /// Days it is valid, cut to the CA's end
+    #[arg(long, default_value_t = Days::YEAR)]
+    days: Days,
+    /// Replace an existing server.pem and server-key.pem
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Client {
+    /// Folder with the CA
+    #[arg(long)]
+    dir: PathBuf,
+    /// The person's or program's name: the certificate's common name and the files' name
+    #[arg(long)]
+    name: ClientName,
+    /// What the worker's policy calls it: admin, user, …
+    #[arg(long)]
+    role: Role,
+    /// URI name; the first one owns the client's jobs instead of the name; repeatable
+    #[arg(long = "uri", value_name = "URI")]
+    uris: Vec<Uri>,
+    /// Kind of key to make
+    #[arg(long, value_enum, default_value_t)]
+    key: KeyKind,
+    /// Days it is valid, cut to the CA's end
+    #[arg(long, default_value_t = Days::CLIENT)]
+    days: Days,
+    /// The extension that carries the role; the worker must be told the same
+    #[arg(long, default_value_t)]
+    role_oid: RoleOid,
+    /// Replace an existing NAME.pem and NAME-key.pem
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Folder with the CA
+    #[arg(long)]
+    dir: PathBuf,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What to revoke: exactly one of the two.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// A client's name, or "server": the certificate in NAME.pem
+    name: Option<Holder>,
+    /// A serial number, for a certificate whose file is gone (the audit log has it)
+    #[arg(long)]
+    serial: Option<Serial>,
+}
+
+/// Carries out a command: what was written goes to stdout, notes to stderr.
+///
+/// # Errors
+/// Those of [`Folder`].
+pub fn run(command: Command) -> anyhow::Result<()> {
+    let report = match command {
+        Command::Init(args) => init(args)?,
+        Command::Server(args) => server(args)?,
+        Command::Client(args) => client(args)?,
+        Command::Revoke(args) => revoke(args)?,
+    };
+    match io::stdout().write_all(report.as_bytes()) {
+        // The files are there; a reader that went away is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
+        _ => Ok(()),
+    }
+}
+
+fn init(args: Init) -> Result<String, Error> {
+    let folder = Folder::at(args.dir);
+    let request = AuthorityRequest { name: args.name, key: args.key, days: args.days };
+    let authority = folder.init(&request)?;
+    Ok(format!(
+        "{}: the CA {:?}, valid until {}; workers and clients need it\n\
+         {}: its private key; whoever has it can make themselves admin\n\
+         {}: the revocation list, empty; workers need it\n",
+        folder.path("ca.pem").display(),
+        request.name.as_str(),
+        utc_text(authority.not_after()),
+        folder.path("ca-key.pem").display(),
+        folder.path("crl.pem").display(),
+    ))
+}
+
+fn server(args: Server) -> Result<String, Error> {
+    let request = ServerRequest { hosts: args.hosts, key: args.key, days: args.days };
+    let folder = Folder::at(args.dir);
+    let issued = folder.issue(&Holder::Server, existing(args.force), |ca| ca.issue_server(&request))?;
+    let hosts: Vec<_> = request.hosts.iter().map(Host::to_string).collect();
+    Ok(report(&folder, &Holder::Server, &issued, &format!("for {}", hosts.join(", "))))
+}
+
+fn client(args: Client) -> Result<String, Error> {
+    let request = ClientRequest {
+        name: args.name,
+        role: args.role,
+        role_oid: args.role_oid,
+        uris: args.uris,
+        key: args.key,
+        days: args.days,
+    };
+    let folder = Folder::at(args.dir);
+    let holder = Holder::Client(request.name.clone());
+    let issued = folder.issue(&holder, existing(args.force), |ca| ca.issue_client(&request))?;
+    Ok(report(&folder, &holder, &issued, &format!("for {}, role {}", request.name, request.role)))
+}
+
+fn revoke(args: Revoke) -> Result<String, Error> {
+    let folder = Folder::at(args.dir);
+    let (what, serial) = match (args.target.name, args.target.serial) {
+        (Some(holder), _) => {
+            (folder.path(&holder.certificate_file()).display().to_string(), folder.serial_of(&holder)?)
+        }
+        (None, Some(serial)) => ("certificate".to_owned(), serial),
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    let list = folder.path("crl.pem");
+    Ok(match folder.revoke(&serial)? {
+        Revocation::Added => {
+            format!("{what}: revoked, serial {serial}\n{}: give it to every worker\n", list.display())
+        }
+        Revocation::Already(since) => {
+            format!("{what}: already revoked on {}, serial {serial}\n", utc_text(since))
+        }
+    })
+}
+
+fn existing(force: bool) -> Existing {
+    if force { Existing::Replace } else { Existing::Keep }
+}
+
+fn report(folder: &Folder, holder: &Holder, issued: &Issued, subject: &str) -> String {
+    let certificate = folder.path(&holder.certificate_file());
+    let until = utc_text(issued.not_after);
+    if issued.cut_to_authority {
+        eprintln!("note: {} ends on {until}, because the CA ends then", certificate.display());
+    }
+    format!(
+        "{}: certificate {subject}, valid until {until}, serial {}\n{}: its private key\n",
+        certificate.display(),
+        issued.serial,
+        folder.path(&holder.key_file()).display(),
+    )
+}

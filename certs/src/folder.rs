@@ -1,0 +1,215 @@
+//! The folder of a CA: which file is called how, and what is done to them together.
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    str::FromStr,
+};
+
+use time::OffsetDateTime;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use crate::{
+    Authority, AuthorityRequest, ClientName, Error, InvalidValue, Issued, Revocation, Serial,
+    crl::{RevocationList, Unusable},
+    files::{NewFile, pem_contents, write_set},
+};
+
+pub(crate) const AUTHORITY_CERTIFICATE: &str = "ca.pem";
+pub(crate) const AUTHORITY_KEY: &str = "ca-key.pem";
+const REVOCATION_LIST: &str = "crl.pem";
+
+/// Who a certificate is for; it names the two files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// `server.pem`, `server-key.pem`.
+    Server,
+    /// `NAME.pem`, `NAME-key.pem`.
+    Client(ClientName),
+}
+
+impl Holder {
+    /// The name of the certificate's file.
+    #[must_use]
+    pub fn certificate_file(&self) -> String {
+        format!("{self}.pem")
+    }
+
+    /// The name of the private key's file.
+    #[must_use]
+    pub fn key_file(&self) -> String {
+        format!("{self}-key.pem")
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server => f.write_str("server"),
+            Self::Client(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Holder {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "server" => Ok(Self::Server),
+            name => name.parse().map(Self::Client),
+        }
+    }
+}
+
+/// What to do with files that are already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave them and fail.
+    Keep,
+    /// Replace them: a renewal.
+    Replace,
+}
+
+/// The folder that holds a CA and what it issued.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+}
+
+impl Folder {
+    /// The folder at `dir`, which [`Self::init`] makes if it is missing.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The path of a file in it.
+    #[must_use]
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
+    }
+
+    /// Makes a CA: `ca.pem`, `ca-key.pem` (0600), and `crl.pem`, an empty signed list. A folder that is missing is
+    /// made with mode 0700.
+    ///
+    /// # Errors
+    /// [`Error::AuthorityExists`] if one of the three files is there; [`Error::Io`], [`Error::Crypto`].
+    pub fn init(&self, request: &AuthorityRequest) -> Result<Authority, Error> {
+        let mut builder = DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(Error::io("create folder", &self.dir))?;
+        let _lock = self.lock()?;
+        let names = [AUTHORITY_CERTIFICATE, AUTHORITY_KEY, REVOCATION_LIST];
+        if let Some(path) = self.first_existing(&names)? {
+            return Err(Error::AuthorityExists { path });
+        }
+        let authority = Authority::create(request)?;
+        let list = RevocationList::empty().sign(&authority, OffsetDateTime::now_utc())?;
+        write_set(
+            &self.dir,
+            &[
+                NewFile::secret(AUTHORITY_KEY, &authority.key_pem()),
+                NewFile::public(REVOCATION_LIST, &list),
+                NewFile::public(AUTHORITY_CERTIFICATE, authority.certificate_pem()),
+            ],
+            Existing::Keep,
+        )?;
+        Ok(authority)
+    }
+
+    /// Has a certificate issued for `holder` by the folder's CA and stores it with its key (0600).
+    ///
+    /// # Errors
+    /// [`Error::CertificateExists`] under [`Existing::Keep`]; what [`Authority::load`] and `issue` return;
+    /// [`Error::Io`]. On an error the files are as they were.
+    pub fn issue(
+        &self,
+        holder: &Holder,
+        existing: Existing,
+        issue: impl FnOnce(&Authority) -> Result<Issued, Error>,
+    ) -> Result<Issued, Error> {
+        let authority = Authority::load(&self.dir)?;
+        let _lock = self.lock()?;
+        let (certificate, key) = (holder.certificate_file(), holder.key_file());
+        if existing == Existing::Keep
+            && let Some(path) = self.first_existing(&[&certificate, &key])?
+        {
+            return Err(Error::CertificateExists { path });
+        }
+        let issued = issue(&authority)?;
+        let files =
+            [NewFile::secret(&key, &issued.key_pem), NewFile::public(&certificate, &issued.certificate_pem)];
+        write_set(&self.dir, &files, existing)?;
+        Ok(issued)
+    }
+
+    /// The serial number in `holder`'s certificate.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Malformed`]; [`Error::ForeignIssuer`] if another CA signed it.
+    pub fn serial_of(&self, holder: &Holder) -> Result<Serial, Error> {
+        let authority = Authority::load(&self.dir)?;
+        let path = self.path(&holder.certificate_file());
+        let pem = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let malformed = |reason| Error::Malformed { path: path.clone(), reason };
+        let der = pem_contents(&pem, "CERTIFICATE").map_err(malformed)?;
+        let (_, certificate) = X509Certificate::from_der(&der)
+            .map_err(|error| malformed(format!("not a certificate: {error}")))?;
+        if !authority.issued(certificate.issuer(), certificate.extensions()) {
+            return Err(Error::ForeignIssuer { path });
+        }
+        Ok(Serial::from(&certificate.serial))
+    }
+
+    /// Adds a serial number to `crl.pem` and signs it again, with its number increased.
+    ///
+    /// # Errors
+    /// [`Error::RevokesAuthority`]; [`Error::Io`], [`Error::Malformed`] or [`Error::ForeignIssuer`] if the list
+    /// can't be used; [`Error::AuthorityExpired`], [`Error::Crypto`]. The list is then as it was.
+    pub fn revoke(&self, serial: &Serial) -> Result<Revocation, Error> {
+        let authority = Authority::load(&self.dir)?;
+        if serial == authority.serial() {
+            return Err(Error::RevokesAuthority { serial: serial.clone() });
+        }
+        // Two at once would each sign a list without the other's entry.
+        let _lock = self.lock()?;
+        let path = self.path(REVOCATION_LIST);
+        let pem = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let mut list = RevocationList::parse(&pem, &authority).map_err(|unusable| match unusable {
+            Unusable::Foreign => Error::ForeignIssuer { path },
+            Unusable::Malformed(reason) => Error::Malformed { path, reason },
+        })?;
+        let now = OffsetDateTime::now_utc();
+        let revocation = list.revoke(serial, now);
+        if revocation == Revocation::Added {
+            let pem = list.sign(&authority, now)?;
+            write_set(&self.dir, &[NewFile::public(REVOCATION_LIST, &pem)], Existing::Replace)?;
+        }
+        Ok(revocation)
+    }
+
+    /// Held until the returned file is dropped; the kernel gives it up when the process ends.
+    fn lock(&self) -> Result<File, Error> {
+        let lock = File::open(&self.dir).map_err(Error::io("open folder", &self.dir))?;
+        lock.lock().map_err(Error::io("lock folder", &self.dir))?;
+        Ok(lock)
+    }
+
+    fn first_existing(&self, names: &[&str]) -> Result<Option<PathBuf>, Error> {
+        for path in names.iter().map(|name| self.path(name)) {
+            // A dangling link is in the way, too.
+            match fs::symlink_metadata(&path) {
+                Ok(_) => return Ok(Some(path)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("look up", path)(error)),
+            }
+        }
+        Ok(None)
+    }
+}

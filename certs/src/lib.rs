@@ -1,0 +1,36 @@
+//! A small PKI for jobworker: one CA, server certificates, client certificates that carry a role, and revocation.
+//!
+//! A worker trusts exactly one CA and reads three things from a client's certificate: who it is (common name, URI
+//! names), its serial number, and its **role**, a private X.509 extension (see [`RoleOid`]). This crate makes such
+//! certificates, as a library and as the commands `jobworker certs init | server | client | revoke` ([`Command`]).
+//!
+//! Everything lives in one folder: `ca.pem`, `ca-key.pem`, `crl.pem`, and `NAME.pem` with `NAME-key.pem` for the
+//! server and each client. There is no other state: what is revoked is what `crl.pem` says.
+//!
+//! To make a certificate these commands refuse to make (a test's expired one, say), take [`Authority::issuer`] and
+//! sign any `rcgen::CertificateParams` with it.
+
+mod authority;
+mod commands;
+mod crl;
+mod error;
+mod files;
+mod folder;
+mod key;
+mod names;
+mod request;
+mod role;
+mod serial;
+mod validity;
+
+pub use authority::Authority;
+pub use commands::{Command, run};
+pub use crl::Revocation;
+pub use error::{Error, InvalidValue};
+pub use folder::{Existing, Folder, Holder};
+pub use key::KeyKind;
+pub use names::{AuthorityName, ClientName, Host, Uri};
+pub use request::{AuthorityRequest, ClientRequest, Issued, ServerRequest};
+pub use role::{ROLE_OID, Role, RoleOid};
+pub use serial::Serial;
+pub use validity::{Days, utc_text};

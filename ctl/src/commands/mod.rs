@@ -1,0 +1,42 @@
+//! The commands: one file each. A command gets the connected client and returns jobctl's exit code.
+
+mod list;
+pub(crate) mod run;
+pub(crate) mod signal;
+pub(crate) mod start;
+mod status;
+pub(crate) mod stop;
+pub(crate) mod stream;
+mod wait;
+
+use clap::Args;
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+use crate::config::Target;
+
+/// Names a job.
+#[derive(Args, Debug)]
+pub(crate) struct JobRef {
+    /// The job's id, or the beginning of it
+    job: String,
+}
+
+/// Carries out what the command line says.
+///
+/// # Errors
+/// Whatever stands in the way, in words for people.
+pub(crate) async fn execute(cli: Cli) -> anyhow::Result<u8> {
+    let client = Client::connect(Target::resolve(&cli.globals)?).await?;
+    let format = cli.globals.output;
+    match cli.command {
+        Command::Start(args) => start::start(&client, format, args).await,
+        Command::Run(args) => run::run(&client, args).await,
+        Command::Stop(args) => stop::stop(&client, format, args).await,
+        Command::Status(args) => status::status(&client, format, args).await,
+        Command::Stream(args) => stream::stream(&client, args).await,
+        Command::List => list::list(&client, format, cli.globals.color).await,
+        Command::Wait(args) => wait::wait(&client, format, args).await,
+        Command::Signal(args) => signal::signal(&client, format, args).await,
+    }
+}

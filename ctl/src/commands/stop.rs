@@ -1,0 +1,49 @@
+//! `jobctl stop`: ends a job and prints how it ended.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use jobworker_proto::v1::{JobState, StopRequest};
+
+use super::JobRef;
+use crate::cli::Format;
+use crate::client::Client;
+use crate::{exit, render};
+
+/// Arguments of `stop`.
+#[derive(Args, Debug)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    job: JobRef,
+    /// The signal that asks the job to end [default: TERM]
+    #[arg(long, value_name = "SIGNAL")]
+    signal: Option<String>,
+    /// How long the job has to end before it is killed: 3s, 500ms [default: the worker's]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    grace: Option<Duration>,
+    /// Kill it without asking
+    #[arg(long, conflicts_with_all = ["signal", "grace"])]
+    now: bool,
+}
+
+pub(crate) async fn stop(client: &Client, format: Format, args: StopArgs) -> anyhow::Result<u8> {
+    // Asked only for the wording: a stop of an ended job is no error, and answers like any other.
+    let before = client.status(args.job.job.clone()).await?;
+    let had_ended = before.state() == JobState::Finished;
+    let job = client.stop(args.into_request()?).await?;
+    render::job(format, &job, if had_ended { render::text::ended_before } else { render::text::ended })?;
+    Ok(exit::SUCCESS)
+}
+
+impl StopArgs {
+    fn into_request(self) -> anyhow::Result<StopRequest> {
+        let Self { job: JobRef { job }, signal, grace, now } = self;
+        if now {
+            return Ok(StopRequest { job, signal: "KILL".to_owned(), grace_msec: Some(0) });
+        }
+        let grace_msec =
+            grace.map(|grace| u64::try_from(grace.as_millis()).context("--grace: too long")).transpose()?;
+        Ok(StopRequest { job, signal: signal.unwrap_or_default(), grace_msec })
+    }
+}

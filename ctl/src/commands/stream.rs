@@ -1,0 +1,101 @@
+//! `jobctl stream` (or `logs`): a job's output, from any point on.
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use jiff::Timestamp;
+use jobworker_proto::v1::stream_request::From;
+use jobworker_proto::v1::{OutputStream, StreamRequest};
+
+use super::JobRef;
+use crate::client::Client;
+use crate::exit;
+use crate::follow;
+use crate::printer::Printer;
+
+/// Arguments of `stream`.
+#[derive(Args, Debug)]
+pub(crate) struct StreamArgs {
+    #[command(flatten)]
+    job: JobRef,
+    /// Only what it wrote to stdout
+    #[arg(long, conflicts_with = "stderr")]
+    stdout: bool,
+    /// Only what it wrote to stderr
+    #[arg(long)]
+    stderr: bool,
+    #[command(flatten)]
+    from: FromArgs,
+    /// End at what is there now
+    #[arg(long)]
+    no_follow: bool,
+    /// Put the time in front of each line
+    #[arg(long)]
+    timestamps: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+struct FromArgs {
+    /// Begin at this byte of the output, both streams counted
+    #[arg(long, value_name = "N")]
+    from_offset: Option<u64>,
+    /// Begin with the last N lines
+    #[arg(long, value_name = "N")]
+    tail: Option<u64>,
+    /// Begin with what came at or after this time: 2026-01-31T12:00:00Z, or 10m (ago)
+    #[arg(long, value_name = "TIME", value_parser = since_unix_usec)]
+    since: Option<u64>,
+}
+
+pub(crate) async fn stream(client: &Client, args: StreamArgs) -> anyhow::Result<u8> {
+    let job = args.job.job.clone();
+    let printer = Printer::new(args.timestamps)?;
+    let events = client.stream(args.into_request()).await?;
+    // The end and a reader that has gone are both fine.
+    follow::follow(events, printer).await.map_err(|broken| match broken.resume_at {
+        Some(offset) => follow::resumable(&broken.error, &job, offset),
+        None => broken.error,
+    })?;
+    Ok(exit::SUCCESS)
+}
+
+impl StreamArgs {
+    fn into_request(self) -> StreamRequest {
+        let only = match (self.stdout, self.stderr) {
+            (true, _) => OutputStream::Stdout,
+            (_, true) => OutputStream::Stderr,
+            _ => OutputStream::Unspecified,
+        };
+        let FromArgs { from_offset, tail, since } = self.from;
+        let from =
+            from_offset.map(From::Offset).or(tail.map(From::TailLines)).or(since.map(From::SinceUnixUsec));
+        StreamRequest { job: self.job.job, only: only.into(), from, no_follow: self.no_follow }
+    }
+}
+
+/// A point in time (RFC 3339), or how long ago.
+fn since_unix_usec(text: &str) -> anyhow::Result<u64> {
+    let time = match (text.parse::<Timestamp>(), humantime::parse_duration(text)) {
+        (Ok(time), _) => time,
+        (_, Ok(span)) => Timestamp::now().checked_sub(span).context("too long ago")?,
+        _ => return Err(anyhow!("expected a time such as 2026-01-31T12:00:00Z, or how long ago: 10m")),
+    };
+    u64::try_from(time.as_microsecond()).context("that is before 1970")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_or_a_span() {
+        assert_eq!(since_unix_usec("1970-01-01T00:00:01.5Z").expect("a time"), 1_500_000);
+        assert_eq!(since_unix_usec("1970-01-01T02:00:00+02:00").expect("a time"), 0);
+        let ago = since_unix_usec("10m").expect("a span");
+        let now = u64::try_from(Timestamp::now().as_microsecond()).expect("after 1970");
+        assert!((600_000_000..610_000_000).contains(&(now - ago)), "{ago}");
+        for refused in ["", "yesterday", "10", "2026-01-31T12:00:00", "1960-01-01T00:00:00Z", "100000y"] {
+            assert!(since_unix_usec(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Which worker to talk to and with which certificate: each value from the flag, else the environment (clap merges
+//! these two), else the context in the configuration file.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use serde::Deserialize;
+
+use crate::address::Address;
+use crate::cli::Globals;
+
+const DEFAULT_ADDRESS: &str = "127.0.0.1:50051";
+
+/// A worker and the credentials for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: Address,
+    pub(crate) credentials: Credentials,
+}
+
+/// Files in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) ca: PathBuf,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Target {
+    /// # Errors
+    /// The configuration file can't be used, the context is not in it, or a credential is named nowhere.
+    pub(crate) fn resolve(globals: &Globals) -> anyhow::Result<Self> {
+        let context = if is_complete(globals) { None } else { context(globals.context.as_deref())? };
+        Self::merge(globals, context.unwrap_or_default())
+    }
+
+    fn merge(globals: &Globals, context: Context) -> anyhow::Result<Self> {
+        let address = match (&globals.address, context.address) {
+            (Some(address), _) => address.clone(),
+            (None, Some(text)) => text.parse().context("address in the context")?,
+            (None, None) => DEFAULT_ADDRESS.parse()?,
+        };
+        let credentials = Credentials {
+            ca: pick("ca", &globals.ca, context.ca)?,
+            cert: pick("cert", &globals.cert, context.cert)?,
+            key: pick("key", &globals.key, context.key)?,
+        };
+        Ok(Self { address, credentials })
+    }
+}
+
+/// The file need not be read when nothing can come from it.
+fn is_complete(globals: &Globals) -> bool {
+    let Globals { address, ca, cert, key, context, .. } = globals;
+    context.is_none() && address.is_some() && ca.is_some() && cert.is_some() && key.is_some()
+}
+
+fn pick(name: &str, given: &Option<PathBuf>, in_context: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    given.clone().or(in_context).ok_or_else(|| {
+        anyhow!(
+            "no --{name}: give it as --{name} FILE, as JOBCTL_{} in the environment, or as `{name}` of a context in the \
+             configuration file",
+            name.to_uppercase(),
+        )
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    current: Option<String>,
+    #[serde(default)]
+    contexts: BTreeMap<String, Context>,
+}
+
+/// Paths are relative to the file's folder.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Context {
+    address: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+/// The context called `name`, else the file's current one; `None` when there is neither.
+fn context(name: Option<&str>) -> anyhow::Result<Option<Context>> {
+    let (path, must_exist) = match (env::var_os("JOBCTL_CONFIG"), default_path()) {
+        (Some(path), _) => (PathBuf::from(path), true),
+        (None, Some(path)) => (path, name.is_some()),
+        (None, None) if name.is_none() => return Ok(None),
+        (None, None) => {
+            bail!("--context needs a configuration file, and neither JOBCTL_CONFIG nor HOME is set")
+        }
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            select(&text, &path, name).with_context(|| format!("configuration file {}", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot read the configuration file {}", path.display()))
+        }
+    }
+}
+
+/// The XDG base directory specification's place.
+fn default_path() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
+    Some(folder.join("jobctl/config.toml"))
+}
+
+fn select(text: &str, path: &Path, name: Option<&str>) -> anyhow::Result<Option<Context>> {
+    let ConfigFile { current, mut contexts } = toml::from_str(text)?;
+    let Some(name) = name.or(current.as_deref()) else { return Ok(None) };
+    let Some(mut context) = contexts.remove(name) else {
+        let known: Vec<_> = contexts.keys().map(String::as_str).collect();
+        bail!(
+            "no context {name:?}; there is: {}",
+            if known.is_empty() { "none".into() } else { known.join(", ") }
+        );
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for file in [&mut context.ca, &mut context.cert, &mut context.key].into_iter().flatten() {
+        *file = folder.join(&*file);
+    }
+    Ok(Some(context))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Color, Format};
+
+    const FILE: &str = r#"
+        current = "prod"
+        [contexts.prod]
+        address = "prod.example:1"
+        ca = "ca.pem"
+        cert = "/abs/alice.pem"
+        key = "keys/alice-key.pem"
+        [contexts.lab]
+        address = "lab.example:2"
+    "#;
+
+    fn globals() -> Globals {
+        let (output, color) = (Format::Text, Color::Auto);
+        Globals { address: None, ca: None, cert: None, key: None, context: None, output, color }
+    }
+
+    fn from_file(name: Option<&str>) -> anyhow::Result<Context> {
+        Ok(select(FILE, Path::new("/etc/x/config.toml"), name)?.expect("a context"))
+    }
+
+    #[test]
+    fn the_context_fills_what_is_not_given_and_its_paths_are_relative_to_the_file() {
+        let given = Globals { cert: Some("bob.pem".into()), ..globals() };
+        let target = Target::merge(&given, from_file(None).expect("current")).expect("complete");
+        assert_eq!(target.address.to_string(), "prod.example:1");
+        let expected = Credentials {
+            ca: "/etc/x/ca.pem".into(),
+            cert: "bob.pem".into(),
+            key: "/etc/x/keys/alice-key.pem".into(),
+        };
+        assert_eq!(target.credentials, expected);
+    }
+
+    #[test]
+    fn what_is_given_wins_over_the_context() {
+        let address = Some("other:3".parse().expect("address"));
+        let target = Target::merge(&Globals { address, ..globals() }, from_file(None).expect("current"));
+        assert_eq!(target.expect("complete").address.to_string(), "other:3");
+        assert_eq!(from_file(Some("lab")).expect("lab").address.as_deref(), Some("lab.example:2"));
+    }
+
+    #[test]
+    fn without_any_the_address_is_the_default_and_a_credential_is_asked_for() {
+        let path = || Some(PathBuf::from("f"));
+        let complete = Globals { ca: path(), cert: path(), key: path(), ..globals() };
+        let target = Target::merge(&complete, Context::default()).expect("complete");
+        assert_eq!(target.address.to_string(), DEFAULT_ADDRESS);
+
+        let error =
+            Target::merge(&Globals { cert: None, ..complete }, Context::default()).expect_err("no cert");
+        let error = error.to_string();
+        for way in ["--cert FILE", "JOBCTL_CERT", "`cert` of a context"] {
+            assert!(error.contains(way), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_read_strictly() {
+        let path = Path::new("config.toml");
+        assert!(select("[contexts.a]\nadress = 'x:1'", path, None).is_err(), "misspelt key");
+        assert!(select("curent = 'a'", path, None).is_err(), "misspelt key");
+        let error = select(FILE, path, Some("prd")).expect_err("unknown context").to_string();
+        assert_eq!(error, "no context \"prd\"; there is: lab, prod");
+        assert!(select("", path, None).expect("an empty file is fine").is_none());
+    }
+}

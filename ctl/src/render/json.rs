@@ -1,0 +1,196 @@
+//! Jobs as JSON, for programs. The keys are stable and always there: what is unknown or not limited is `null`.
+//! Times are microseconds since the Unix epoch.
+
+use anyhow::Context;
+use jobworker_proto::v1::{
+    Cause, IoLimitInForce, IoUsage, Job, Limits, LimitsInForce, Outcome, Owner, Usage, outcome,
+};
+use serde_json::{Value, json};
+
+use super::words;
+
+/// One job, an object.
+pub(crate) fn job(job: &Job) -> anyhow::Result<String> {
+    serde_json::to_string_pretty(&of_job(job)).context("cannot write JSON")
+}
+
+/// An array of jobs.
+pub(crate) fn jobs(jobs: &[Job]) -> anyhow::Result<String> {
+    serde_json::to_string_pretty(&jobs.iter().map(of_job).collect::<Vec<_>>()).context("cannot write JSON")
+}
+
+fn of_job(job: &Job) -> Value {
+    let spec = job.spec.clone().unwrap_or_default();
+    let env: Vec<_> =
+        spec.env.iter().map(|var| json!({"key": var.key, "value": bytes(&var.value)})).collect();
+    json!({
+        "id": job.id,
+        "name": given(&spec.name),
+        "command": bytes(&spec.command),
+        "args": spec.args.iter().map(|arg| bytes(arg)).collect::<Vec<_>>(),
+        "env": env,
+        "workdir": (!spec.workdir.is_empty()).then(|| bytes(&spec.workdir)),
+        "timeout_msec": (spec.timeout_msec > 0).then_some(spec.timeout_msec),
+        "user": given(&job.user),
+        "owner": job.owner.as_ref().map(of_owner),
+        "state": words::state_name(job.state()),
+        "outcome": job.outcome.as_ref().map(of_outcome),
+        "pid": job.pid,
+        "process": job.process.as_ref().map(|process| json!({
+            "state": process.state,
+            "threads": process.threads,
+            "resident_bytes": process.resident_bytes,
+        })),
+        "processes": job.processes,
+        "created_unix_usec": job.created_unix_usec,
+        "started_unix_usec": (job.started_unix_usec > 0).then_some(job.started_unix_usec),
+        "finished_unix_usec": job.finished_unix_usec,
+        "limits": of_limits(&spec.limits.unwrap_or_default()),
+        "limits_in_force": job.limits_in_force.as_ref().map(of_limits_in_force),
+        "usage": job.usage.as_ref().map(of_usage),
+        "output_bytes": job.output_bytes,
+        "output_lost_bytes": job.output_lost_bytes,
+        "cgroup": given(&job.cgroup),
+    })
+}
+
+/// The API's "empty is none".
+fn given(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// A string where they are UTF-8, which they nearly always are; else `{"bytes": [...]}`.
+fn bytes(bytes: &[u8]) -> Value {
+    std::str::from_utf8(bytes).map_or_else(|_| json!({ "bytes": bytes }), Value::from)
+}
+
+fn of_owner(owner: &Owner) -> Value {
+    json!({
+        "name": owner.name,
+        "common_name": given(&owner.common_name),
+        "role": given(&owner.role),
+        "serial": given(&owner.serial),
+        "fingerprint_sha256": given(&owner.fingerprint_sha256),
+    })
+}
+
+fn of_outcome(outcome: &Outcome) -> Value {
+    let (exit_code, signal) = match outcome.ended {
+        Some(outcome::Ended::ExitCode(code)) => (Some(code), None),
+        Some(outcome::Ended::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    json!({
+        "cause": cause(outcome.cause()),
+        "exit_code": exit_code,
+        "signal": signal,
+        "stopped_by": given(&outcome.stopped_by),
+        "own_memory_limit": (outcome.cause() == Cause::OutOfMemory).then_some(outcome.own_memory_limit),
+        "reason": given(&outcome.reason),
+    })
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Exited => "exited",
+        Cause::Signaled => "signaled",
+        Cause::Stopped => "stopped",
+        Cause::TimedOut => "timed-out",
+        Cause::OutOfMemory => "out-of-memory",
+        Cause::Lost => "lost",
+        Cause::Unspecified => "unknown",
+    }
+}
+
+/// As they were asked for.
+fn of_limits(limits: &Limits) -> Value {
+    json!({
+        "cpu": given(&limits.cpu),
+        "cpu_weight": given(&limits.cpu_weight),
+        "memory": given(&limits.memory),
+        "memory_high": given(&limits.memory_high),
+        "swap": given(&limits.swap),
+        "io": limits.io,
+        "pids": given(&limits.pids),
+    })
+}
+
+/// As the kernel has them.
+fn of_limits_in_force(limits: &LimitsInForce) -> Value {
+    json!({
+        "cpu_quota_usec": limits.cpu_quota_usec,
+        "cpu_period_usec": limits.cpu_period_usec,
+        "cpu_weight": limits.cpu_weight,
+        "memory_max_bytes": limits.memory_max_bytes,
+        "memory_high_bytes": limits.memory_high_bytes,
+        "swap_max_bytes": limits.swap_max_bytes,
+        "pids_max": limits.pids_max,
+        "io": limits.io.iter().map(of_io_limit).collect::<Vec<_>>(),
+    })
+}
+
+fn of_io_limit(io: &IoLimitInForce) -> Value {
+    json!({
+        "device": io.device,
+        "device_name": given(&io.device_name),
+        "rbps": io.rbps,
+        "wbps": io.wbps,
+        "riops": io.riops,
+        "wiops": io.wiops,
+    })
+}
+
+fn of_usage(usage: &Usage) -> Value {
+    json!({
+        "cpu_usec": usage.cpu_usec,
+        "cpu_user_usec": usage.cpu_user_usec,
+        "cpu_system_usec": usage.cpu_system_usec,
+        "cpu_throttled_usec": usage.cpu_throttled_usec,
+        "cpu_throttled_periods": usage.cpu_throttled_periods,
+        "memory_current_bytes": usage.memory_current_bytes,
+        "memory_peak_bytes": usage.memory_peak_bytes,
+        "oom_kills": usage.oom_kills,
+        "pids_peak": usage.pids_peak,
+        "pids_denied": usage.pids_denied,
+        "io": usage.io.iter().map(of_io_usage).collect::<Vec<_>>(),
+    })
+}
+
+fn of_io_usage(io: &IoUsage) -> Value {
+    json!({
+        "device": io.device,
+        "device_name": given(&io.device_name),
+        "read_bytes": io.read_bytes,
+        "written_bytes": io.written_bytes,
+        "reads": io.reads,
+        "writes": io.writes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jobworker_proto::v1::JobSpec;
+
+    #[test]
+    fn bytes_are_text_where_they_can_be() {
+        let args = vec![b"caf\xc3\xa9".to_vec(), b"\xff\x00".to_vec()];
+        let spec = JobSpec { command: b"ls".to_vec(), args, ..Default::default() };
+        let shown = of_job(&Job { spec: Some(spec), ..Default::default() });
+        assert_eq!(shown["command"], "ls");
+        assert_eq!(shown["args"], json!(["café", {"bytes": [255, 0]}]));
+    }
+
+    #[test]
+    fn what_is_unknown_is_null_and_never_zero() {
+        let limits_in_force = Some(LimitsInForce { pids_max: Some(0), ..Default::default() });
+        let shown = of_job(&Job { limits_in_force, ..Default::default() });
+        for key in
+            ["name", "pid", "outcome", "started_unix_usec", "finished_unix_usec", "timeout_msec", "usage"]
+        {
+            assert_eq!(shown.get(key), Some(&Value::Null), "{key}");
+        }
+        assert_eq!(shown["limits_in_force"]["pids_max"], 0);
+        assert_eq!(shown["limits_in_force"]["memory_max_bytes"], Value::Null);
+    }
+}

@@ -1,0 +1,213 @@
+//! A job for people: aligned `key: value` lines with everything that the worker told.
+
+use std::fmt::Write;
+
+use jobworker_proto::v1::{Job, Owner};
+
+use super::{figures, words};
+use crate::outcome::Outcome;
+
+/// One line: which job, and how it ended.
+pub(crate) fn ended(job: &Job) -> anyhow::Result<String> {
+    Ok(format!("job {}: {}", job.id, words::ending(job, &Outcome::of_finished(job)?)))
+}
+
+/// One line about a job whose end nobody waited for.
+pub(crate) fn ended_before(job: &Job) -> anyhow::Result<String> {
+    Ok(format!("job {} had already ended: {}", job.id, words::ending(job, &Outcome::of_finished(job)?)))
+}
+
+/// Everything that is known of `job`; what is not known has no line.
+pub(crate) fn status(job: &Job) -> anyhow::Result<String> {
+    let mut lines = Lines::default();
+    describe(&mut lines, job);
+    processes(&mut lines, job);
+    times(&mut lines, job);
+    figures::limits(&mut lines, &job.limits_in_force.clone().unwrap_or_default());
+    figures::usage(&mut lines, &job.usage.clone().unwrap_or_default());
+    lines.add("output", words::bytes_exactly(job.output_bytes));
+    lines.add_if(job.output_lost_bytes > 0, "output lost", || words::bytes_exactly(job.output_lost_bytes));
+    lines.add_if(!job.cgroup.is_empty(), "cgroup", || words::printable(&job.cgroup).into_owned());
+    Ok(lines.into_text())
+}
+
+/// Keys and their values, in order.
+#[derive(Default)]
+pub(super) struct Lines(Vec<(&'static str, String)>);
+
+impl Lines {
+    pub(super) fn add(&mut self, key: &'static str, value: String) {
+        self.0.push((key, value));
+    }
+
+    pub(super) fn add_if(&mut self, known: bool, key: &'static str, value: impl FnOnce() -> String) {
+        if known {
+            self.add(key, value());
+        }
+    }
+
+    pub(super) fn add_some<T>(
+        &mut self,
+        key: &'static str,
+        value: Option<T>,
+        show: impl FnOnce(T) -> String,
+    ) {
+        if let Some(value) = value {
+            self.add(key, show(value));
+        }
+    }
+
+    fn into_text(self) -> String {
+        let width = self.0.iter().map(|(key, _)| key.len() + 1).max().unwrap_or(0);
+        let mut text = String::new();
+        for (key, value) in self.0 {
+            // A String takes everything.
+            let _ = writeln!(text, "{:width$} {value}", format!("{key}:"));
+        }
+        text
+    }
+}
+
+fn describe(lines: &mut Lines, job: &Job) {
+    let spec = job.spec.clone().unwrap_or_default();
+    lines.add("id", job.id.clone());
+    lines.add_if(!spec.name.is_empty(), "name", || words::printable(&spec.name).into_owned());
+    let command = std::iter::once(&spec.command).chain(&spec.args).map(Vec::as_slice);
+    lines.add("command", words::command_line(command));
+    lines.add("state", words::state(job));
+    lines.add_if(!job.user.is_empty(), "user", || words::printable(&job.user).into_owned());
+    if let Some(owner) = &job.owner {
+        lines.add("owner", words::printable(&owner.name).into_owned());
+        lines.add("certificate", certificate(owner));
+    }
+    lines.add_if(!spec.workdir.is_empty(), "workdir", || {
+        words::command_line(std::iter::once(&spec.workdir[..]))
+    });
+    for variable in &spec.env {
+        let pair = [variable.key.as_bytes(), b"=", &variable.value].concat();
+        lines.add("env", words::command_line(std::iter::once(&pair[..])));
+    }
+    lines
+        .add_if(spec.timeout_msec > 0, "timeout", || words::duration(spec.timeout_msec.saturating_mul(1000)));
+}
+
+fn certificate(owner: &Owner) -> String {
+    let Owner { common_name, role, serial, fingerprint_sha256, .. } = owner;
+    let name = words::printable(common_name);
+    format!("{name}, role {}, serial {serial}, sha256 {fingerprint_sha256}", words::printable(role))
+}
+
+fn processes(lines: &mut Lines, job: &Job) {
+    lines.add_some("pid", job.pid, |pid| match &job.process {
+        Some(process) => format!(
+            "{pid} (state {}, {}, {} resident)",
+            process.state,
+            figures::counted(process.threads, "thread"),
+            words::bytes(process.resident_bytes)
+        ),
+        None => pid.to_string(),
+    });
+    lines.add_some("processes", job.processes, |count| count.to_string());
+}
+
+fn times(lines: &mut Lines, job: &Job) {
+    lines.add("created", words::local_time(job.created_unix_usec));
+    lines.add_if(job.started_unix_usec > 0, "started", || words::local_time(job.started_unix_usec));
+    lines.add_some("finished", job.finished_unix_usec, words::local_time);
+    if job.started_unix_usec > 0 {
+        let (key, until) = match job.finished_unix_usec {
+            Some(finished) => ("ran for", finished),
+            None => ("running for", now_unix_usec()),
+        };
+        lines.add(key, words::duration(until.saturating_sub(job.started_unix_usec)));
+    }
+}
+
+fn now_unix_usec() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jobworker_proto::v1::{
+        self, Cause, IoLimitInForce, JobSpec, JobState, LimitsInForce, Usage, outcome,
+    };
+
+    /// A job that ran out of memory, with all its evidence.
+    fn job() -> Job {
+        let spec = JobSpec {
+            command: b"make".to_vec(),
+            args: vec![b"-j4".to_vec(), b"all of it".to_vec()],
+            ..Default::default()
+        };
+        let ended = Some(outcome::Ended::Signal(9));
+        let cause = Cause::OutOfMemory.into();
+        let io = IoLimitInForce {
+            device: "254:0".into(),
+            device_name: "/dev/vda".into(),
+            wbps: Some(20_000_000),
+            ..Default::default()
+        };
+        Job {
+            id: "1234".into(),
+            spec: Some(spec),
+            state: JobState::Finished.into(),
+            outcome: Some(v1::Outcome { cause, ended, own_memory_limit: true, ..Default::default() }),
+            started_unix_usec: 1_000_000,
+            finished_unix_usec: Some(64_000_000),
+            limits_in_force: Some(LimitsInForce {
+                cpu_quota_usec: Some(150_000),
+                cpu_period_usec: Some(100_000),
+                memory_max_bytes: Some(64 << 20),
+                io: vec![io],
+                ..Default::default()
+            }),
+            usage: Some(Usage {
+                memory_peak_bytes: Some(64 << 20),
+                cpu_usec: Some(1_500_000),
+                cpu_user_usec: Some(1_000_000),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn status_is_aligned_and_has_no_line_for_what_is_unknown() {
+        let text = status(&job()).expect("valid");
+        for line in [
+            "command:      make -j4 'all of it'",
+            "state:        out of memory (limit 64 MiB, peak 64 MiB)",
+            "ran for:      1m 3s",
+            "cpu limit:    1.5 CPUs (150ms of each 100ms)",
+            "memory limit: 64 MiB",
+            "io limit:     /dev/vda (254:0): write 20 MB/s",
+            "cpu time:     1.5s (user 1s)",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line:?} is not in\n{text}");
+        }
+        for absent in ["pid", "swap limit", "name", "owner"] {
+            assert!(!text.lines().any(|line| line.starts_with(&format!("{absent}:"))), "{absent} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_end_in_one_line() {
+        let mut job = job();
+        assert_eq!(ended(&job).expect("valid"), "job 1234: out of memory (limit 64 MiB, peak 64 MiB)");
+        let outcome = job.outcome.as_mut().expect("set above");
+        outcome.own_memory_limit = false;
+        let further_up = "job 1234: out of memory (not by its own limit but by one further up, peak 64 MiB)";
+        assert_eq!(ended(&job).expect("valid"), further_up);
+        job.outcome = Some(v1::Outcome {
+            cause: Cause::Stopped.into(),
+            ended: Some(outcome::Ended::Signal(15)),
+            stopped_by: "alice".into(),
+            ..Default::default()
+        });
+        assert_eq!(ended(&job).expect("valid"), "job 1234: stopped by alice: killed by signal 15 (SIGTERM)");
+        job.outcome = None;
+        assert!(ended(&job).is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! Values in words: sizes, times, commands, ends.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jobworker_proto::v1::{Job, JobState};
+
+use crate::outcome::{End, Outcome};
+
+const USEC_PER_SEC: u64 = 1_000_000;
+
+/// `64 MiB`: rounded to one digit.
+pub(crate) fn bytes(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string().replace(".0 ", " ")
+}
+
+/// `12.3 MB`: the units of disks and networks.
+pub(crate) fn bytes_decimal(bytes: u64) -> String {
+    ByteSize::b(bytes).display().si().to_string().replace(".0 ", " ")
+}
+
+/// `64 MiB`, or `476.8 MiB (499998720 bytes)` where that is rounded.
+pub(crate) fn bytes_exactly(count: u64) -> String {
+    let text = bytes(count);
+    if text.parse() == Ok(ByteSize::b(count)) { text } else { format!("{text} ({count} bytes)") }
+}
+
+/// `1.234s`, from a minute on `1m 3s`.
+pub(crate) fn duration(usec: u64) -> String {
+    let seconds = usec / USEC_PER_SEC;
+    if seconds >= 60 {
+        return humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
+    }
+    let text = format!("{seconds}.{:06}", usec % USEC_PER_SEC);
+    let digits = if seconds == 0 && usec % USEC_PER_SEC < 1000 { text.len() } else { text.len() - 3 };
+    format!("{}s", text[..digits].trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// `2026-01-31 13:00:00 +01:00`, in local time.
+pub(crate) fn local_time(unix_usec: u64) -> String {
+    format_time(unix_usec, &TimeZone::system(), "%Y-%m-%d %H:%M:%S %:z")
+}
+
+/// `2026-01-31T13:00:00.123456+01:00` (RFC 3339).
+pub(crate) fn timestamp(unix_usec: u64, zone: &TimeZone) -> String {
+    format_time(unix_usec, zone, "%Y-%m-%dT%H:%M:%S%.6f%:z")
+}
+
+/// `2026-01-31`, in local time.
+pub(crate) fn date(unix_seconds: i64) -> String {
+    match Timestamp::from_second(unix_seconds) {
+        Ok(time) => time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string(),
+        Err(_) => "an unknown day".to_owned(),
+    }
+}
+
+fn format_time(unix_usec: u64, zone: &TimeZone, format: &str) -> String {
+    let time = i64::try_from(unix_usec).ok().and_then(|usec| Timestamp::from_microsecond(usec).ok());
+    match time {
+        Some(time) => time.to_zoned(zone.clone()).strftime(format).to_string(),
+        None => format!("{unix_usec} µs after 1970"),
+    }
+}
+
+/// `text` without anything that a terminal would obey: jobs are named and written by others.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+    }
+    Cow::Owned(clean)
+}
+
+/// The command as one would type it into a shell.
+pub(crate) fn command_line<'a>(words: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut line = String::new();
+    for (index, word) in words.enumerate() {
+        let separator = if index == 0 { "" } else { " " };
+        let _ = write!(line, "{separator}{}", quoted(word));
+    }
+    line
+}
+
+fn quoted(word: &[u8]) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(byte);
+    let text = String::from_utf8_lossy(word);
+    if !word.is_empty() && word.iter().all(is_plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", printable(&text.replace('\'', r"'\''")))
+}
+
+/// `running`, or how the job ended.
+pub(crate) fn state(job: &Job) -> String {
+    match Outcome::of(job) {
+        Ok(Some(outcome)) => ending(job, &outcome),
+        Ok(None) => state_name(job.state()).to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The state machine's own words.
+pub(crate) fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Starting => "starting",
+        JobState::Running => "running",
+        JobState::Stopping => "stopping",
+        JobState::Finished => "finished",
+        JobState::Unspecified => "unknown",
+    }
+}
+
+/// How `job` ended: `exited with code 3`, `out of memory (limit 64 MiB, peak 64 MiB)`.
+pub(crate) fn ending(job: &Job, outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exited(end) => main_process(*end),
+        Outcome::Stopped { by, end } if by.is_empty() => format!("stopped: {}", main_process(*end)),
+        Outcome::Stopped { by, end } => format!("stopped by {}: {}", printable(by), main_process(*end)),
+        Outcome::TimedOut => match job.spec.as_ref().map_or(0, |spec| spec.timeout_msec) {
+            0 => "timed out".to_owned(),
+            msec => format!("timed out after {}", duration(msec.saturating_mul(1000))),
+        },
+        Outcome::OutOfMemory { own_limit } => out_of_memory(job, *own_limit),
+        Outcome::Lost { reason } if reason.is_empty() => "lost".to_owned(),
+        Outcome::Lost { reason } => format!("lost: {}", printable(reason)),
+    }
+}
+
+fn main_process(end: End) -> String {
+    match end {
+        End::Code(code) => format!("exited with code {code}"),
+        End::Signal(signal) => format!("killed by {signal}"),
+    }
+}
+
+fn out_of_memory(job: &Job, own_limit: bool) -> String {
+    let limit = job.limits_in_force.as_ref().and_then(|limits| limits.memory_max_bytes);
+    let limit = match (own_limit, limit) {
+        (true, Some(limit)) => Some(format!("limit {}", bytes(limit))),
+        (true, None) => None,
+        (false, _) => Some("not by its own limit but by one further up".to_owned()),
+    };
+    let peak = job.usage.as_ref().and_then(|usage| usage.memory_peak_bytes);
+    let peak = peak.map(|peak| format!("peak {}", bytes(peak)));
+    let evidence: Vec<_> = limit.into_iter().chain(peak).collect();
+    if evidence.is_empty() {
+        "out of memory".to_owned()
+    } else {
+        format!("out of memory ({})", evidence.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short_and_say_when_they_are_rounded() {
+        assert_eq!(bytes(64 << 20), "64 MiB");
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes_decimal(12_345_678), "12.3 MB");
+        assert_eq!(bytes_exactly(512 << 20), "512 MiB");
+        assert_eq!(bytes_exactly(499_998_720), "476.8 MiB (499998720 bytes)");
+    }
+
+    #[test]
+    fn durations_suit_their_size() {
+        let table = [
+            (0, "0s"),
+            (250, "0.00025s"),
+            (1_500, "0.001s"),
+            (1_234_567, "1.234s"),
+            (30_000_000, "30s"),
+            (63_900_000, "1m 3s"),
+        ];
+        for (usec, text) in table {
+            assert_eq!(duration(usec), text);
+        }
+    }
+
+    #[test]
+    fn nothing_reaches_the_terminal_as_a_command() {
+        assert_eq!(printable("\x1b[2Jhé\u{9b}"), "\\u{1b}[2Jhé\\u{9b}");
+        let line = command_line([&b"sh"[..], b"-c", b"echo 'x'\n", b"", b"a=b"].into_iter());
+        assert_eq!(line, r"sh -c 'echo '\''x'\''\n' '' a=b");
+    }
+
+    #[test]
+    fn times_are_in_the_zone() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(timestamp(1_500_000, &zone), "1970-01-01T02:00:01.500000+02:00");
+        assert!(timestamp(u64::MAX, &zone).contains("1970"), "out of range is shown, not a panic");
+    }
+}

@@ -1,0 +1,184 @@
+//! The TLS side of the connection: TLS 1.3 only, both sides show a certificate.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use anyhow::{Context as _, bail};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::Credentials;
+
+/// The client's side of TLS with these credentials.
+///
+/// # Errors
+/// A file can't be read or holds something else, or the key is not the certificate's.
+pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
+    let roots = root_store(&credentials.ca)?;
+    let chain = certificates("--cert", &credentials.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&credentials.key).with_context(|| {
+        format!("--key {}: no private key can be read from it", credentials.key.display())
+    })?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .with_context(|| {
+            let (key, cert) = (credentials.key.display(), credentials.cert.display());
+            format!("--key {key} and --cert {cert} can't be used together")
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // One connection per process: a ticket would never be used.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// AES first: ChaCha20 costs twice as much where the CPU has AES instructions.
+fn provider() -> CryptoProvider {
+    use aws_lc_rs::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let cipher_suites =
+        vec![TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256];
+    CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }
+}
+
+fn root_store(path: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("--ca", path)? {
+        roots.add(certificate).with_context(|| format!("--ca {}: not usable as a CA", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates =
+        CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .with_context(|| format!("{flag} {}: no certificate can be read from it", path.display()))?;
+    if certificates.is_empty() {
+        bail!("{flag} {}: holds no certificate in PEM form", path.display());
+    }
+    Ok(certificates)
+}
+
+/// Why the connection broke. HTTP/2 hands on a text at best, so the error itself is kept here.
+pub(crate) type FirstFailure = Arc<OnceLock<io::Error>>;
+
+/// TLS' own objection, if that is what `error` is about.
+pub(crate) fn objection(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// A TLS connection that remembers why it broke, and takes the other side's word for it.
+///
+/// In TLS 1.3 the client has connected before the server has looked at its certificate. A refusal arrives as an alert
+/// while the first request is written, and that write may fail (EPIPE, ECONNRESET) before the alert was read: then it
+/// is still in the receive buffer, and says more than the failed write does.
+pub(crate) struct AlertFirst {
+    stream: TlsStream<TcpStream>,
+    write_error: Option<io::Error>,
+    failure: FirstFailure,
+}
+
+impl AlertFirst {
+    pub(crate) fn new(stream: TlsStream<TcpStream>) -> (Self, FirstFailure) {
+        let failure = FirstFailure::default();
+        (Self { stream, write_error: None, failure: Arc::clone(&failure) }, failure)
+    }
+
+    /// Keeps `error` if it is the first one, and gives one like it.
+    fn remember(&self, error: io::Error) -> io::Error {
+        let copy = io::Error::new(error.kind(), error.to_string());
+        let _ = self.failure.set(in_words(error));
+        copy
+    }
+
+    fn poll_writing<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.write_error.is_none() {
+            match ready!(write(Pin::new(&mut self.stream), cx)) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(error) => self.write_error = Some(error),
+            }
+        }
+        let error = ready!(self.poll_last_word(cx));
+        Poll::Ready(Err(self.remember(error)))
+    }
+
+    /// After a failed write: reads what the other side had sent before. The kernel keeps that until it is read, then
+    /// reports the end or the reset, so this comes to an end.
+    fn poll_last_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Err(error) if objection(&error).is_some() => return Poll::Ready(error),
+                Ok(()) | Err(_) => {
+                    let broken = || io::ErrorKind::BrokenPipe.into();
+                    return Poll::Ready(self.write_error.take().unwrap_or_else(broken));
+                }
+            }
+        }
+    }
+}
+
+/// rustls' words for this are about protocol and library.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "closed by the other side in mid-conversation")
+        }
+        _ => error,
+    }
+}
+
+impl AsyncRead for AlertFirst {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+        Poll::Ready(result.map_err(|error| this.remember(error)))
+    }
+}
+
+impl AsyncWrite for AlertFirst {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_writing(cx, |stream, cx| stream.poll_write(cx, data))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_writing(cx, |stream, cx| stream.poll_write_vectored(cx, data))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_writing(cx, AsyncWrite::poll_flush)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

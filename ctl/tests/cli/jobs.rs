@@ -1,0 +1,132 @@
+//! `jobctl start`, `stop`, `status`, `list`, `wait` and `signal`.
+
+use std::fs::File;
+
+use jobworker_proto::v1::{Cause, Job, JobSpec, JobState, Owner, outcome::Ended};
+use tonic::Status;
+
+use crate::fake_worker::{ID, Script};
+use crate::jobctl::{Ran, World, exited, outcome, show};
+
+fn running() -> Job {
+    let spec = JobSpec {
+        command: b"make".to_vec(),
+        args: vec![b"-j4".to_vec(), b"\xff".to_vec()],
+        name: "build\x1b[31m".into(),
+        ..Default::default()
+    };
+    let owner = Owner { name: "alice".into(), role: "admin".into(), ..Default::default() };
+    Job {
+        id: ID.into(),
+        spec: Some(spec),
+        owner: Some(owner),
+        state: JobState::Running.into(),
+        pid: Some(4711),
+        created_unix_usec: 1_000_000,
+        started_unix_usec: 1_000_000,
+        ..Default::default()
+    }
+}
+
+fn world() -> World {
+    World::new(Script { now: running(), outcome: exited(3), ..Default::default() })
+}
+
+#[test]
+fn start_prints_the_id_and_nothing_else() {
+    let world = world();
+    let ran = world.run(&["start", "--id", ID, "sleep", "1000"]);
+    assert_eq!((ran.code, ran.stdout, ran.stderr), (Some(0), format!("{ID}\n"), String::new()));
+}
+
+#[test]
+fn status_is_readable_and_status_as_json_is_parsable() {
+    let world = world();
+    let ran = world.run(&["status", "0b5c"]);
+    show("status", &ran);
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.stdout.contains("pid:") && ran.stdout.contains("running"), "{ran:?}");
+    assert!(!ran.stdout.contains('\x1b'), "a job's name must not command the terminal: {ran:?}");
+
+    let ran = world.run(&["status", "0b5c", "--output", "json"]);
+    let job: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!((job["id"].as_str(), job["pid"].as_u64()), (Some(ID), Some(4711)));
+    assert_eq!(job["args"], serde_json::json!(["-j4", {"bytes": [255]}]));
+    assert!(job["finished_unix_usec"].is_null());
+}
+
+#[test]
+fn list_is_a_table_or_an_array() {
+    let world = world();
+    let ran = world.run(&["list"]);
+    show("list", &ran);
+    assert_eq!(ran.stdout.lines().count(), 3, "{ran:?}");
+    assert!(ran.stdout.contains("exited with code 3") && !ran.stdout.contains('\x1b'), "{ran:?}");
+    assert!(world.run(&["list", "--color", "always"]).stdout.contains("\x1b[32m"));
+    let ran = world.run(&["--output=json", "list"]);
+    let jobs: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!((jobs.as_array().map(Vec::len), jobs[1]["outcome"]["exit_code"].as_i64()), (Some(2), Some(3)));
+}
+
+#[test]
+fn stop_says_how_the_job_ended() {
+    let outcome = outcome(Cause::Stopped, Ended::Signal(15));
+    let world = World::new(Script { now: running(), outcome, ..Default::default() });
+    let ran = world.run(&["stop", ID]);
+    assert_eq!(
+        (ran.code, ran.stdout),
+        (Some(0), format!("job {ID}: stopped: killed by signal 15 (SIGTERM)\n"))
+    );
+    assert_eq!(world.run(&["stop", ID, "--signal", "INT", "--grace", "500ms"]).code, Some(0));
+    assert_eq!(world.run(&["stop", ID, "--now"]).code, Some(0));
+    let asked: Vec<_> = world
+        .worker
+        .asked(|asked| asked.stops.iter().map(|stop| (stop.signal.clone(), stop.grace_msec)).collect());
+    let expected =
+        [("", None), ("INT", Some(500)), ("KILL", Some(0))].map(|(signal, grace)| (signal.to_owned(), grace));
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn stop_of_an_ended_job_is_no_error() {
+    let now = Job { state: JobState::Finished.into(), outcome: exited(3), ..running() };
+    let world = World::new(Script { now, outcome: exited(3), ..Default::default() });
+    let ran = world.run(&["stop", ID]);
+    let expected = format!("job {ID} had already ended: exited with code 3\n");
+    assert_eq!((ran.code, ran.stdout), (Some(0), expected));
+}
+
+#[test]
+fn wait_exits_with_the_jobs_code() {
+    let ran = world().run(&["wait", ID]);
+    assert_eq!((ran.code, ran.stdout), (Some(3), format!("job {ID}: exited with code 3\n")));
+    let refusal = Some(Status::not_found("job: \"1234\" fits no job"));
+    assert_eq!(World::new(Script { refusal, ..Default::default() }).run(&["wait", "1234"]).code, Some(125));
+}
+
+#[test]
+fn signal_is_sent_in_silence() {
+    let world = world();
+    let ran = world.run(&["signal", ID, "HUP", "--all"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", ""));
+    let (signal, all) = world.worker.asked(|asked| (asked.signals[0].signal.clone(), asked.signals[0].all));
+    assert_eq!((signal.as_str(), all), ("HUP", true));
+}
+
+#[test]
+fn what_the_worker_denies_is_said_once() {
+    let refusal = Some(Status::permission_denied("role user may not stop jobs"));
+    let ran = World::new(Script { refusal, ..Default::default() }).run(&["stop", ID]);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (Some(1), "jobctl: permission denied: role user may not stop jobs\n")
+    );
+}
+
+#[test]
+fn what_cannot_be_printed_is_an_error() {
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    let ran = Ran::from(world().command(&["list"]).stdout(full).output().expect("jobctl runs"));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("cannot write to stdout: No space left"), "{ran:?}");
+}

@@ -1,0 +1,9 @@
+//! The real `jobctl` binary against a worker made up in this process, over mutual TLS.
+
+mod connection;
+mod fake_worker;
+mod jobctl;
+mod jobs;
+mod pki;
+mod run;
+mod stream;

@@ -1,0 +1,169 @@
+//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask …`. Bounded, each of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+/// As long as anything here lives.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+const MIB: usize = 1 << 20;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["hog", mib] => hog(number(mib)),
+        ["hog-children", count, mib] => hog_children(number(count), mib),
+        ["bomb"] => bomb(),
+        ["spin", seconds, threads] => spin(Duration::from_secs(number(seconds) as u64), number(threads)),
+        ["random", bytes, seed] => random(number(bytes), number(seed) as u64),
+        ["ask", socket] => ask(socket),
+        ["write", "direct", path, bytes] => write(path, number(bytes), libc::O_DIRECT),
+        ["write", "buffered", path, bytes] => write(path, number(bytes), 0),
+        _ => Err(io::Error::other(format!("actor: unknown part {args:?}"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("actor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+/// Takes so much memory, page by page, and keeps it.
+fn hog(mib: usize) -> io::Result<()> {
+    let mut held = Vec::new();
+    for _ in 0..mib {
+        held.push(vec![1u8; MIB]);
+    }
+    println!("holding {} MiB", held.len());
+    thread::sleep(LIFETIME);
+    Ok(())
+}
+
+/// The memory is taken by children; this process is small.
+fn hog_children(count: usize, mib: &str) -> io::Result<()> {
+    let own = std::env::current_exe()?;
+    for _ in 0..count {
+        Command::new(&own).args(["hog", mib]).spawn()?;
+    }
+    thread::sleep(LIFETIME);
+    Ok(())
+}
+
+/// Starts itself over and over, as every copy does.
+fn bomb() -> io::Result<()> {
+    let own = std::env::current_exe()?;
+    let until = Instant::now() + LIFETIME;
+    while Instant::now() < until {
+        if Command::new(&own).arg("bomb").spawn().is_err() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps so many threads busy until this process is so old: the loading of the program, which takes CPU time too, is
+/// part of that.
+fn spin(duration: Duration, threads: usize) -> io::Result<()> {
+    let until = Instant::now() + duration.min(LIFETIME).saturating_sub(age()?);
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            thread::spawn(move || {
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    workers.into_iter().for_each(|worker| worker.join().expect("a spinning thread does not panic"));
+    Ok(())
+}
+
+/// How long ago this process was started: proc_pid_stat(5), field 22, in clock ticks of 10 ms.
+fn age() -> io::Result<Duration> {
+    let malformed = || io::Error::other("/proc is not as documented");
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(") ").ok_or_else(malformed)?;
+    let ticks: u64 = fields.split(' ').nth(19).and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let uptime: f64 = uptime.split(' ').next().and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
+    Ok(Duration::from_secs_f64(uptime).saturating_sub(Duration::from_millis(ticks * 10)))
+}
+
+/// Random bytes to stdout, in pieces of changing sizes; their SHA-256 to stderr.
+fn random(bytes: usize, seed: u64) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let mut hash = Sha256::new();
+    let mut state = seed | 1;
+    let mut left = bytes;
+    while left > 0 {
+        let piece = piece(&mut state, left);
+        hash.update(&piece);
+        stdout.write_all(&piece)?;
+        left -= piece.len();
+    }
+    stdout.flush()?;
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    eprintln!("{digest}");
+    Ok(())
+}
+
+fn piece(state: &mut u64, at_most: usize) -> Vec<u8> {
+    let size = usize::try_from(xorshift(state) % (128 << 10)).unwrap_or(1).clamp(1, at_most);
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        bytes.extend_from_slice(&xorshift(state).to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+fn xorshift(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Writes to a file and has it on the disk before it ends. Says how long that took, in milliseconds.
+fn write(path: &str, bytes: usize, flags: i32) -> io::Result<()> {
+    const BLOCK: usize = 128 << 10;
+    let file: File =
+        OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(path)?;
+    // O_DIRECT wants the buffer at a multiple of the logical block size.
+    let buffer = vec![7u8; BLOCK + 4096];
+    let start = buffer.as_ptr().align_offset(4096);
+    let block = &buffer[start..start + BLOCK];
+    let started = Instant::now();
+    for offset in (0..bytes).step_by(BLOCK) {
+        file.write_all_at(&block[..BLOCK.min(bytes - offset)], offset as u64)?;
+    }
+    file.sync_all()?;
+    println!("{}", started.elapsed().as_millis());
+    Ok(())
+}
+
+/// Says a line from stdin to a unix socket, and shows the line that comes back, if one does.
+fn ask(socket: &str) -> io::Result<()> {
+    let mut connection = UnixStream::connect(socket)?;
+    connection.set_read_timeout(Some(LIFETIME))?;
+    let mut line = Vec::new();
+    io::stdin().lock().read_until(b'\n', &mut line)?;
+    connection.write_all(&line)?;
+    line.clear();
+    BufReader::new(connection).read_until(b'\n', &mut line)?;
+    io::stdout().write_all(&line)
+}

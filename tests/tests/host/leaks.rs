@@ -1,0 +1,76 @@
+//! Many jobs come and go, and nothing stays but their folders.
+
+use jobworker_tests::client::{everything, output, run, shell, spec};
+use jobworker_tests::wait::{until, until_equal};
+use jobworker_tests::{Client, Worker, census};
+
+const CLIENTS: usize = 10;
+const JOBS_EACH: usize = 20;
+
+/// What the worker and the spawner hold.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    worker_descriptors: usize,
+    worker_threads: usize,
+    spawner_descriptors: usize,
+    processes: usize,
+    groups: usize,
+}
+
+impl Held {
+    fn by(worker: &Worker) -> Self {
+        Self {
+            worker_descriptors: census::descriptors(worker.pid()),
+            worker_threads: census::threads(worker.pid()),
+            spawner_descriptors: census::descriptors(worker.spawner_pid()),
+            processes: census::descendants(worker.spawner_pid()).len(),
+            groups: worker.cgroup().map_or(0, |base| census::folders(&base.join("jobs")).len()),
+        }
+    }
+
+    fn is_no_more_than(&self, before: &Self) -> bool {
+        self.worker_descriptors <= before.worker_descriptors
+            && self.worker_threads <= before.worker_threads
+            && self.spawner_descriptors <= before.spawner_descriptors
+            && self.processes <= before.processes
+            && self.groups <= before.groups
+    }
+}
+
+async fn use_it(mut client: Client, number: usize) {
+    for round in 0..JOBS_EACH {
+        let script = format!("echo {number}.{round}; exit {}", round % 3);
+        let job = run(&mut client, shell(&script)).await.expect("no error");
+        let found = output(&mut client, everything(&job.id)).await.expect("no error");
+        assert_eq!(found.stdout, format!("{number}.{round}\n").into_bytes());
+        let ended = job.outcome.expect("an outcome").ended;
+        let code = i32::try_from(round % 3).expect("small");
+        assert_eq!(ended, Some(jobworker_tests::api::outcome::Ended::ExitCode(code)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_jobs_by_ten_clients_leave_nothing() {
+    let worker = Worker::start();
+    run(&mut worker.admin().await, spec(&["true"])).await.expect("a first job, so that everything is warm");
+    until_equal("it is gone", &0, || census::descendants(worker.spawner_pid()).len());
+    until_equal("and its client", &true, || census::descriptors(worker.pid()) > 0);
+    let before = Held::by(&worker);
+    let mut users = Vec::new();
+    for number in 0..CLIENTS {
+        users.push(tokio::spawn(use_it(worker.admin().await, number)));
+    }
+    for user in users {
+        user.await.expect("every job went well");
+    }
+    assert_eq!(
+        census::folders(&worker.jobs_dir()).len(),
+        CLIENTS * JOBS_EACH + 1,
+        "finished jobs keep their folders"
+    );
+    // Threads that waited for a disk stay for some seconds, in case there is more to do.
+    until(&format!("no more is held than before, {before:?}"), || {
+        let now = Held::by(&worker);
+        now.is_no_more_than(&before).then_some(())
+    });
+}

@@ -1,0 +1,20 @@
+//! End to end on an ordinary host: real processes, real TLS, throw-away certificates. No cgroup controller is needed, and
+//! neither root nor a writable cgroup; what needs the kernel's limits is in the `privileged` tests.
+
+mod admission;
+mod bad_input;
+mod caps;
+mod certs;
+mod config;
+mod exec_failures;
+mod idempotence;
+mod idle;
+mod jobctl;
+mod jobctl_run;
+mod leaks;
+mod lifecycle;
+mod output;
+mod output_from;
+mod output_volume;
+mod roles;
+mod support;

@@ -1,0 +1,135 @@
+//! Much output and many readers: each gets every byte, and none holds up the job or another one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jobworker_tests::api::stream_response::Event;
+use jobworker_tests::api::{JobSpec, StreamRequest};
+use jobworker_tests::binaries::binary;
+use jobworker_tests::client::{everything, shell, start, wait};
+use jobworker_tests::{Client, Worker};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use crate::support::wait_for_file;
+
+const VOLUME_BYTES: u64 = 200_000_000;
+
+/// What a reader has got so far.
+#[derive(Default)]
+struct Progress {
+    bytes: AtomicU64,
+    changed: Notify,
+}
+
+impl Progress {
+    async fn reach(&self, bytes: u64) {
+        while self.bytes.load(Ordering::Acquire) < bytes {
+            self.changed.notified().await;
+        }
+    }
+}
+
+/// One reader's stdout, hashed, and all of stderr, where the writer's own hash stands.
+struct Received {
+    hash: String,
+    told: String,
+    bytes: u64,
+}
+
+/// Reads to the end. `pause`: after the first bytes of stdout, so long.
+async fn receive(mut client: Client, job: String, progress: Arc<Progress>, pause: Duration) -> Received {
+    let mut stream = client.stream(everything(&job)).await.expect("the output").into_inner();
+    let (mut hash, mut told, mut bytes) = (Sha256::new(), Vec::new(), 0);
+    let mut expected_offset = 0;
+    loop {
+        let message = stream.message().await.expect("no error").expect("the end comes first");
+        match message.event.expect("an event") {
+            Event::Chunk(chunk) => {
+                assert_eq!(chunk.offset, expected_offset, "no byte is left out, none comes twice");
+                expected_offset += chunk.data.len() as u64;
+                if chunk.stream == 2 {
+                    told.extend_from_slice(&chunk.data);
+                    progress.changed.notify_one();
+                    continue;
+                }
+                hash.update(&chunk.data);
+                if bytes == 0 {
+                    tokio::time::sleep(pause).await;
+                }
+                bytes += chunk.data.len() as u64;
+                progress.bytes.store(bytes, Ordering::Release);
+                progress.changed.notify_one();
+            }
+            Event::Gap(gap) => panic!("a gap: {gap:?}"),
+            Event::End(_) => break,
+        }
+    }
+    let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Received { hash, told: String::from_utf8(told).expect("a hash"), bytes }
+}
+
+/// Random bytes to stdout once the gate is there; their SHA-256 to stderr.
+fn writer(gate: &std::path::Path, bytes: u64) -> JobSpec {
+    shell(&format!("{}; exec {} random {bytes} 4711", wait_for_file(gate), binary("actor").display()))
+}
+
+#[track_caller]
+fn expect_whole(received: &Received, bytes: u64) {
+    assert_eq!(received.bytes, bytes);
+    assert_eq!(received.told.trim_end(), received.hash, "the writer's own hash");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn early_late_and_after_the_end_everybody_gets_every_byte() {
+    let worker = Worker::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gate = folder.path().join("gate");
+    let mut admin = worker.admin().await;
+    let job = start(&mut admin, writer(&gate, VOLUME_BYTES)).await.expect("a job").id;
+    let progress = Arc::new(Progress::default());
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let (client, progress) = (worker.user().await, Arc::clone(&progress));
+        readers.push(tokio::spawn(receive(client, job.clone(), progress, Duration::ZERO)));
+    }
+    std::fs::write(&gate, "").expect("a writable folder");
+    progress.reach(VOLUME_BYTES / 2).await;
+    let late = receive(worker.user().await, job.clone(), Arc::default(), Duration::ZERO);
+    readers.push(tokio::spawn(late));
+    for reader in readers {
+        expect_whole(&reader.await.expect("no panic"), VOLUME_BYTES);
+    }
+    let ended = wait(&mut admin, &job).await.expect("the end");
+    assert_eq!((ended.output_bytes, ended.output_lost_bytes), (VOLUME_BYTES + 65, 0), "and a line of hash");
+    let after = receive(worker.user().await, job.clone(), Arc::default(), Duration::ZERO).await;
+    expect_whole(&after, VOLUME_BYTES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stops_for_ten_seconds_delays_nobody_and_loses_nothing() {
+    const BYTES: u64 = 80_000_000;
+    const STOPS: Duration = Duration::from_secs(10);
+    let worker = Worker::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gate = folder.path().join("gate");
+    let mut admin = worker.admin().await;
+    let job = start(&mut admin, writer(&gate, BYTES)).await.expect("a job").id;
+    let slow = tokio::spawn(receive(worker.user().await, job.clone(), Arc::default(), STOPS));
+    let quick = tokio::spawn(receive(worker.user().await, job.clone(), Arc::default(), Duration::ZERO));
+    // On the slow one's machine, too: another stream over the same kind of connection.
+    let started = Instant::now();
+    std::fs::write(&gate, "").expect("a writable folder");
+    expect_whole(&quick.await.expect("no panic"), BYTES);
+    wait(&mut admin, &job).await.expect("the job ends");
+    let request = StreamRequest { no_follow: true, ..everything(&job) };
+    admin.stream(request).await.expect("the worker serves");
+    let took = started.elapsed();
+    assert!(
+        took < STOPS && !slow.is_finished(),
+        "the others were done before the slow one went on: {took:?}"
+    );
+    expect_whole(&slow.await.expect("no panic"), BYTES);
+    assert!(started.elapsed() >= STOPS);
+}

@@ -1,0 +1,138 @@
+//! `kill -9` of each of our own processes.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use jobworker_tests::api::outcome::Ended;
+use jobworker_tests::api::{Cause, Job, JobState};
+use jobworker_tests::client::{everything, output, shell, wait};
+use jobworker_tests::wait::until;
+use jobworker_tests::{Client, census};
+
+use crate::jobs::{
+    assert_ended, assert_gone, finish, members, outcome, start_until, status, stop, until_written,
+};
+use crate::setup::Setup;
+
+/// Writes a line each tenth of a second; ends when told to.
+const COUNT: &str =
+    "i=0; trap 'echo last; exit 5' HUP; while :; do echo line $i; i=$((i+1)); sleep 0.1; done";
+
+fn kill_9(pid: u32) {
+    kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL).expect("it runs");
+}
+
+fn shim_of(setup: &Setup, job: &Job) -> u32 {
+    let path = setup.worker.jobs_dir().join(&job.id).join("state.json");
+    let state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path).expect("state.json")).expect("JSON");
+    u32::try_from(state["shim_pid"].as_u64().expect("a pid")).expect("a pid")
+}
+
+/// Ends a counting job, and checks that no line is missing and none came twice.
+async fn assert_complete(client: &mut Client, job: &Job) {
+    let main = job.pid.expect("a main process");
+    kill(Pid::from_raw(i32::try_from(main).expect("a pid")), Signal::SIGHUP).expect("it runs");
+    let ended = wait(client, &job.id).await.expect("the job ends");
+    assert_ended(&ended, Cause::Exited, Ended::ExitCode(5));
+    let output = output(client, everything(&job.id)).await.expect("the output is there");
+    assert_eq!((output.merged.len() as u64, output.gap_bytes), (ended.output_bytes, 0));
+    let text = String::from_utf8(output.merged).expect("text");
+    let mut lines = text.lines().collect::<Vec<_>>();
+    assert_eq!(lines.pop(), Some("last"));
+    let expected = (0..lines.len()).map(|number| format!("line {number}")).collect::<Vec<_>>();
+    assert_eq!(lines, expected);
+    assert_gone(&ended, &[main]);
+}
+
+#[tokio::test]
+async fn of_a_shim_costs_its_own_job_and_no_other() {
+    let setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let other = start_until(&mut client, shell(COUNT), "line 1").await;
+    let job =
+        start_until(&mut client, shell("setsid sleep 1012 & echo planted; exec sleep 1013"), "planted").await;
+    let tree = members(&job);
+    kill_9(shim_of(&setup, &job));
+
+    let lost = wait(&mut client, &job.id).await.expect("the job is finished");
+    assert_eq!((outcome(&lost).cause(), outcome(&lost).ended), (Cause::Lost, None), "{lost:#?}");
+    assert!(outcome(&lost).reason.contains("signal 9"), "{lost:#?}");
+    assert_gone(&lost, &tree);
+    // A stop of it is no error, and its output can still be read.
+    assert_eq!(stop(&mut client, &job.id, None).await, lost);
+    let output = output(&mut client, everything(&job.id)).await.expect("the output is there");
+    assert_eq!((output.stdout.as_slice(), output.end), (&b"planted\n"[..], Some(lost)));
+    assert_complete(&mut client, &other).await;
+}
+
+#[tokio::test]
+async fn of_the_worker_costs_nothing() {
+    let mut setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let before = start_until(&mut client, shell(COUNT), "line 3").await;
+    let (ended, _) = finish(&mut client, shell("exit 4")).await;
+    setup.worker.signal(Signal::SIGKILL);
+    setup.worker.ended();
+    // It writes on while no worker is there.
+    let written = setup.worker.jobs_dir().join(&before.id).join("output");
+    let length = || std::fs::metadata(&written).expect("output").len();
+    let at_kill = length();
+    until("the job writes on", || (length() > at_kill + 20).then_some(()));
+
+    setup.replace_worker();
+    let mut client = setup.worker.admin().await;
+    let after = status(&mut client, &before.id).await;
+    assert_eq!(after.state(), JobState::Running);
+    assert_eq!((after.pid, &after.spec, &after.owner), (before.pid, &before.spec, &before.owner));
+    assert_eq!((after.started_unix_usec, after.processes.is_some()), (before.started_unix_usec, true));
+    assert_eq!(status(&mut client, &ended.id).await, ended);
+    assert_complete(&mut client, &after).await;
+}
+
+#[tokio::test]
+async fn of_the_spawner_costs_nothing() {
+    let mut setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let first = start_until(&mut client, shell(COUNT), "line 1").await;
+    let second = start_until(&mut client, shell(COUNT), "line 1").await;
+    let spawner = setup.worker.spawner_pid();
+    kill_9(spawner);
+    until("the spawner is gone", || census::status_line(spawner, "State").is_none().then_some(()));
+    until_written(&mut client, &first.id, "line 10").await;
+    assert_complete(&mut client, &first).await;
+
+    // The next job finds a new spawner, which leaves the old one's alone.
+    let (third, _) = finish(&mut client, shell("exit 6")).await;
+    assert_ended(&third, Cause::Exited, Ended::ExitCode(6));
+    assert_eq!(status(&mut client, &second.id).await.state(), JobState::Running);
+    setup.replace_worker();
+    assert_complete(&mut setup.worker.admin().await, &second).await;
+}
+
+#[tokio::test]
+async fn of_everything_at_once_is_told_as_lost_afterwards() {
+    let mut setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let job = start_until(&mut client, shell("echo planted; exec sleep 1014"), "planted").await;
+    let tree = members(&job);
+    let (spawner, shim) = (setup.worker.spawner_pid(), shim_of(&setup, &job));
+    setup.worker.signal(Signal::SIGKILL);
+    setup.worker.ended();
+    kill_9(spawner);
+    kill_9(shim);
+    until("both are gone", || {
+        [spawner, shim].iter().all(|pid| census::status_line(*pid, "State").is_none()).then_some(())
+    });
+    assert!(
+        !tree.is_empty() && census::status_line(tree[0], "State").is_some(),
+        "nobody is left to end the job"
+    );
+
+    setup.replace_worker();
+    let mut client = setup.worker.admin().await;
+    let lost = wait(&mut client, &job.id).await.expect("the job is finished");
+    assert_eq!(outcome(&lost).cause(), Cause::Lost);
+    assert!(!outcome(&lost).reason.is_empty());
+    assert_gone(&lost, &tree);
+}

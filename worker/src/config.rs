@@ -1,0 +1,181 @@
+//! What an operator chooses: a flag, else a variable of the environment (`JOBWORKER_…`), else the file, else the
+//! default.
+//!
+//! The file is TOML with the flags' names as keys, like `listen = "127.0.0.1:50051"` or `allow-user = ["build"]`. A key
+//! that is none of them is an error: a misspelt cap must not be ignored.
+
+pub mod log;
+mod options;
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::options::Options;
+use crate::service;
+use crate::spawner::client::Settings as SpawnerSettings;
+use crate::tls;
+
+/// Read where there is no `--config`, if it exists.
+pub const DEFAULT_FILE: &str = "/etc/jobworker/worker.toml";
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/jobworker";
+const DEFAULT_PORT: u16 = 50051;
+
+/// Everything that `jobworker serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Folder of the jobs' folders.
+    pub state_dir: PathBuf,
+    /// The spawner to ask for jobs.
+    pub spawner: Spawner,
+    /// Certificates and keys.
+    pub tls: tls::Files,
+    /// What a connection has to keep to.
+    pub door: tls::Door,
+    /// What a request has to keep to.
+    pub service: service::Settings,
+    /// Calls that one connection may have open.
+    pub max_calls_per_connection: u32,
+    /// The longest request, in bytes.
+    pub max_request_bytes: usize,
+    /// How the log is written.
+    pub log: log::Settings,
+}
+
+/// Where the spawner is.
+#[derive(Clone, Debug)]
+pub enum Spawner {
+    /// A service manager has started one, which listens on this socket.
+    Running(PathBuf),
+    /// The worker starts one itself, unless the one that it had started before still runs.
+    Own(SpawnerSettings),
+}
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read the configuration file {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file does not hold what it should.
+    #[error("the configuration file {} is not right: {source}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it, what is wrong, and which keys there are.
+        source: Box<toml::de::Error>,
+    },
+    /// Something without default is not given.
+    #[error("--{name} is missing: {what}; it may also be JOBWORKER_{variable} or `{name}` in {DEFAULT_FILE}")]
+    Missing {
+        /// The flag and key.
+        name: &'static str,
+        /// Its variable.
+        variable: &'static str,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Two things that exclude each other.
+    #[error("--{name} is for a spawner that the worker starts itself; give it to the one behind --spawner-socket instead")]
+    NotOurSpawner {
+        /// The flag and key.
+        name: &'static str,
+    },
+}
+
+impl Config {
+    /// From the command line and the environment, both in `options`, and the file.
+    ///
+    /// # Errors
+    /// When the file can't be read or is not right, or a certificate or key is not given.
+    pub fn load(options: Options) -> Result<Self, ConfigError> {
+        let file = match &options.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => Options::default(),
+        };
+        Self::resolve(options.or(file))
+    }
+
+    fn resolve(options: Options) -> Result<Self, ConfigError> {
+        let spawner = spawner(&options)?;
+        let missing = |name, variable, what| ConfigError::Missing { name, variable, what };
+        let tls = tls::Files {
+            ca: options.ca.ok_or(missing("ca", "CA", "the CA that signs clients' certificates"))?,
+            cert: options.cert.ok_or(missing("cert", "CERT", "the worker's certificate"))?,
+            key: options.key.ok_or(missing("key", "KEY", "the private key of the worker's certificate"))?,
+            crl: options.crl,
+        };
+        let door = tls::Door {
+            role_oid: options.role_oid.unwrap_or_default(),
+            handshake_timeout: options.handshake_timeout.unwrap_or(Duration::from_secs(10)),
+            max_handshakes: options.max_handshakes.map_or(256, usize::from),
+            max_connections: options.max_connections.map_or(4096, usize::from),
+        };
+        let caps = service::Caps {
+            args: options.max_args.map_or(4096, usize::from),
+            args_bytes: options.max_args_bytes.map_or(1 << 20, usize::from),
+        };
+        let service = service::Settings {
+            caps,
+            max_followers: options.max_followers.map_or(256, usize::from),
+            grace: options.grace.unwrap_or(Duration::from_secs(10)),
+        };
+        Ok(Self {
+            listen: options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
+            state_dir: options.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            spawner,
+            tls,
+            door,
+            service,
+            max_calls_per_connection: options.max_calls_per_connection.map_or(128, u32::from),
+            max_request_bytes: options.max_request_bytes.map_or(8 << 20, usize::from),
+            log: log::Settings {
+                format: options.log_format.unwrap_or_default(),
+                level: options.log_level.unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// A socket that is given belongs to a spawner that runs already; what one of our own would be told is no use to it.
+fn spawner(options: &Options) -> Result<Spawner, ConfigError> {
+    if let Some(socket) = &options.spawner_socket {
+        let given = [
+            ("cgroup", options.cgroup.is_some()),
+            ("default-user", options.default_user.is_some()),
+            ("allow-user", options.allow_user.is_some()),
+        ];
+        return match given.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(ConfigError::NotOurSpawner { name }),
+            None => Ok(Spawner::Running(socket.clone())),
+        };
+    }
+    let state_dir = options.state_dir.clone().unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+    Ok(Spawner::Own(SpawnerSettings {
+        socket: state_dir.join("spawner.sock"),
+        state_dir,
+        cgroup: options.cgroup.clone(),
+        default_user: options.default_user.clone(),
+        allow_users: options.allow_user.clone().unwrap_or_default(),
+    }))
+}
+
+fn read(path: &Path) -> Result<Options, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests;

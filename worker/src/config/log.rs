@@ -1,0 +1,80 @@
+//! The log: to stderr, as lines for people or as JSON, one event a line.
+
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
+
+use crate::audit;
+
+/// How the log is written.
+#[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How the log is written to stderr.
+    #[arg(long = "log-format", value_name = "FORMAT", env = "JOBWORKER_LOG_FORMAT", default_value = "text")]
+    pub format: Format,
+    /// The least serious events that are logged.
+    #[arg(long = "log-level", value_name = "LEVEL", env = "JOBWORKER_LOG_LEVEL", default_value = "info")]
+    pub level: Level,
+}
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One object, its fields beside `timestamp`, `level`, `target` and `message`.
+    Json,
+}
+
+/// How serious an event is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// Begins to log. Once per process.
+pub fn init(settings: Settings) {
+    let level = LevelFilter::from(settings.level);
+    // Of the libraries below, only what an operator has to know.
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target(audit::TARGET, LevelFilter::INFO);
+    let layer = fmt::layer().with_writer(io::stderr);
+    let layer = match settings.format {
+        Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Json => layer.json().flatten_event(true).boxed(),
+    };
+    registry().with(layer.with_filter(filter)).init();
+}

@@ -1,0 +1,147 @@
+//! The options, once for the command line, the environment and the file.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jobworker_certs::RoleOid;
+use serde::{Deserialize, Deserializer, de};
+
+use super::log;
+
+/// What was given, and nothing else: no defaults.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Configuration file (TOML, keys like these flags) [default: /etc/jobworker/worker.toml, if there is one].
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one, which the log tells [default: 127.0.0.1:50051].
+    #[arg(long, value_name = "ADDRESS", env = "JOBWORKER_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Folder of the jobs' folders [default: /var/lib/jobworker].
+    #[arg(long, value_name = "DIR", env = "JOBWORKER_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// CA certificates that clients' certificates have to be signed by (PEM).
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_CA", help_heading = "TLS")]
+    pub ca: Option<PathBuf>,
+    /// The worker's certificate, with intermediates (PEM).
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_CERT", help_heading = "TLS")]
+    pub cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_KEY", help_heading = "TLS")]
+    pub key: Option<PathBuf>,
+    /// Lists of revoked certificates, one of each CA (PEM). One that has expired keeps the worker from starting, and
+    /// later everybody out.
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_CRL", help_heading = "TLS")]
+    pub crl: Option<PathBuf>,
+    /// The certificates' extension that holds the role [default: 1.3.6.1.4.1.32473.1.1].
+    #[arg(long, value_name = "OID", env = "JOBWORKER_ROLE_OID", help_heading = "TLS")]
+    #[serde(deserialize_with = "text")]
+    pub role_oid: Option<RoleOid>,
+    /// How long a TLS handshake may take [default: 10s].
+    #[arg(long, value_name = "TIME", env = "JOBWORKER_HANDSHAKE_TIMEOUT", help_heading = "TLS")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub handshake_timeout: Option<Duration>,
+
+    /// Socket of a spawner that runs already, under a service manager or as another user [default: the worker starts
+    /// one itself, which takes the next three].
+    #[arg(long, value_name = "PATH", env = "JOBWORKER_SPAWNER_SOCKET", help_heading = "Jobs")]
+    pub spawner_socket: Option<PathBuf>,
+    /// Delegated cgroup v2 subtree for the jobs' groups [default: the worker's own].
+    #[arg(long, value_name = "PATH", env = "JOBWORKER_CGROUP", help_heading = "Jobs")]
+    pub cgroup: Option<PathBuf>,
+    /// OS user of jobs that name none [default: the worker's own].
+    #[arg(long, value_name = "USER", env = "JOBWORKER_DEFAULT_USER", help_heading = "Jobs")]
+    pub default_user: Option<String>,
+    /// Another OS user that jobs may run as; repeatable.
+    #[arg(long, value_name = "USER", env = "JOBWORKER_ALLOW_USER", value_delimiter = ',', help_heading = "Jobs")]
+    pub allow_user: Option<Vec<String>>,
+    /// How long a stopped job has to end before it is killed, where the client does not say [default: 10s].
+    #[arg(long, value_name = "TIME", env = "JOBWORKER_GRACE", help_heading = "Jobs")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub grace: Option<Duration>,
+
+    /// Connections at a time [default: 4096].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_CONNECTIONS", help_heading = "Caps")]
+    pub max_connections: Option<NonZeroUsize>,
+    /// TLS handshakes at a time; one more drops the oldest [default: 256].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_HANDSHAKES", help_heading = "Caps")]
+    pub max_handshakes: Option<NonZeroUsize>,
+    /// Calls at a time on one connection [default: 128].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_CALLS_PER_CONNECTION", help_heading = "Caps")]
+    pub max_calls_per_connection: Option<NonZeroU32>,
+    /// Streams and waits at a time of one client, over all its connections [default: 256].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_FOLLOWERS", help_heading = "Caps")]
+    pub max_followers: Option<NonZeroUsize>,
+    /// Bytes of one request [default: 8388608].
+    #[arg(long, value_name = "BYTES", env = "JOBWORKER_MAX_REQUEST_BYTES", help_heading = "Caps")]
+    pub max_request_bytes: Option<NonZeroUsize>,
+    /// Arguments of a job's command, and variables of its environment, each [default: 4096].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_ARGS", help_heading = "Caps")]
+    pub max_args: Option<NonZeroUsize>,
+    /// Bytes of a job's arguments, and of its environment, each [default: 1048576].
+    #[arg(long, value_name = "BYTES", env = "JOBWORKER_MAX_ARGS_BYTES", help_heading = "Caps")]
+    pub max_args_bytes: Option<NonZeroUsize>,
+
+    /// How the log is written to stderr [default: text].
+    #[arg(long, value_name = "FORMAT", env = "JOBWORKER_LOG_FORMAT", help_heading = "Log")]
+    pub log_format: Option<log::Format>,
+    /// The least serious events that are logged; the audit log always is [default: info].
+    #[arg(long, value_name = "LEVEL", env = "JOBWORKER_LOG_LEVEL", help_heading = "Log")]
+    pub log_level: Option<log::Level>,
+}
+
+impl Options {
+    /// What is given here, else there.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            config: self.config.or(other.config),
+            listen: self.listen.or(other.listen),
+            state_dir: self.state_dir.or(other.state_dir),
+            ca: self.ca.or(other.ca),
+            cert: self.cert.or(other.cert),
+            key: self.key.or(other.key),
+            crl: self.crl.or(other.crl),
+            role_oid: self.role_oid.or(other.role_oid),
+            handshake_timeout: self.handshake_timeout.or(other.handshake_timeout),
+            spawner_socket: self.spawner_socket.or(other.spawner_socket),
+            cgroup: self.cgroup.or(other.cgroup),
+            default_user: self.default_user.or(other.default_user),
+            allow_user: self.allow_user.or(other.allow_user),
+            grace: self.grace.or(other.grace),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_handshakes: self.max_handshakes.or(other.max_handshakes),
+            max_calls_per_connection: self.max_calls_per_connection.or(other.max_calls_per_connection),
+            max_followers: self.max_followers.or(other.max_followers),
+            max_request_bytes: self.max_request_bytes.or(other.max_request_bytes),
+            max_args: self.max_args.or(other.max_args),
+            max_args_bytes: self.max_args_bytes.or(other.max_args_bytes),
+            log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
+        }
+    }
+}
+
+fn text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        de::Error::custom(format!("{text:?} is not a time: {error}; a number with a unit is needed, like \"10s\""))
+    })
+}

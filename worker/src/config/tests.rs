@@ -1,0 +1,90 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn flags(args: &[&str]) -> Options {
+    Command::try_parse_from([&["jobworker"], args].concat()).unwrap_or_else(|error| panic!("{error}")).options
+}
+
+const FILES: [&str; 6] = ["--ca", "ca.pem", "--cert", "server.pem", "--key", "server-key.pem"];
+
+fn load(file: &str, args: &[&str]) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("worker.toml");
+    fs::write(&path, file).unwrap();
+    let args = [&FILES[..], args, &["--config", path.to_str().unwrap()]].concat();
+    Config::load(flags(&args))
+}
+
+fn words(error: &ConfigError) -> String {
+    error.to_string()
+}
+
+#[test]
+fn defaults() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.state_dir, Path::new("/var/lib/jobworker"));
+    assert_eq!(config.door.handshake_timeout, Duration::from_secs(10));
+    assert_eq!((config.door.max_handshakes, config.door.max_connections), (256, 4096));
+    assert_eq!(config.service.grace, Duration::from_secs(10));
+    assert_eq!(config.max_request_bytes, 8 << 20);
+    assert_eq!(config.log, log::Settings::default());
+    let Spawner::Own(spawner) = config.spawner else { panic!("{:?}", config.spawner) };
+    assert_eq!(spawner.socket, Path::new("/var/lib/jobworker/spawner.sock"));
+}
+
+#[test]
+fn a_flag_goes_before_the_file() {
+    let file = "listen = \"127.0.0.1:1\"\nstate-dir = \"/a\"\ngrace = \"3s\"\nallow-user = [\"x\", \"y\"]\n\
+                role-oid = \"1.3.6.1.4.1.99999.1\"\nlog-format = \"json\"\nmax-args = 7";
+    let config = load(file, &["--listen", "[::1]:2", "--allow-user", "z"]).unwrap();
+    assert_eq!(config.listen.to_string(), "[::1]:2");
+    assert_eq!(config.service.grace, Duration::from_secs(3));
+    assert_eq!(config.door.role_oid.to_string(), "1.3.6.1.4.1.99999.1");
+    assert_eq!((config.log.format, config.service.caps.args), (log::Format::Json, 7));
+    let Spawner::Own(spawner) = config.spawner else { panic!("{:?}", config.spawner) };
+    assert_eq!(spawner.allow_users, ["z"]);
+    assert_eq!(spawner.socket, Path::new("/a/spawner.sock"));
+}
+
+#[test]
+fn a_spawner_that_runs_already_is_not_told_anything() {
+    let config = load("spawner-socket = \"/run/s.sock\"", &[]).unwrap();
+    assert!(matches!(config.spawner, Spawner::Running(socket) if socket == Path::new("/run/s.sock")));
+    let error = load("spawner-socket = \"/run/s.sock\"\ndefault-user = \"job\"", &[]).unwrap_err();
+    assert!(words(&error).starts_with("--default-user is for a spawner that"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_named() {
+    let error = words(&load("max-arg = 3", &[]).unwrap_err());
+    assert!(error.contains("worker.toml") && error.contains("unknown field `max-arg`"), "{error}");
+    assert!(error.contains("`max-args`") && error.contains("line 1"), "{error}");
+    for (file, part) in [
+        ("listen = \"localhost\"", "invalid socket address"),
+        ("grace = \"3\"", "\"3\" is not a time"),
+        ("max-args = 0", "nonzero"),
+        ("role-oid = \"x\"", "dotted object identifier"),
+        ("log-level = \"loud\"", "unknown variant `loud`"),
+        ("config = \"/other\"", "unknown field `config`"),
+        ("listen", "worker.toml"),
+    ] {
+        let error = words(&load(file, &[]).unwrap_err());
+        assert!(error.contains(part), "{file}: {error}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let error = Config::load(flags(&["--ca", "ca.pem"])).unwrap_err();
+    assert!(words(&error).starts_with("--cert is missing: the worker's certificate; it may also be JOBWORKER_CERT"));
+    let error = Config::load(flags(&["--config", "/no/such/worker.toml"])).unwrap_err();
+    assert!(words(&error).contains("/no/such/worker.toml"), "{error}");
+}

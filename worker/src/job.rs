@@ -1,0 +1,18 @@
+//! A job: its id, what was asked ([`spec`]), how it is ([`state`]), and the folder that holds both ([`folder`]).
+
+pub mod bytestr;
+pub mod engine;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod folder;
+pub mod id;
+pub mod process;
+pub mod spec;
+pub mod state;
+pub mod verdict;
+pub mod view;
+
+pub use bytestr::ByteStr;
+pub use id::JobId;
+pub use spec::{JobRequest, Owner, Spec};
+pub use state::{Ended, Outcome, Phase, State};

@@ -1,0 +1,230 @@
+//! The engine: what the service may ask of jobs. Every method takes the policy's [`Permit`] for just that.
+//!
+//! It keeps nothing: a job is looked up in its folder each time, asked through its `control` FIFO, and waited for by
+//! watching its folder. A job from before a restart of the worker is like any other.
+
+mod error;
+mod lookup;
+mod request;
+
+use std::sync::Arc;
+
+use tokio::task;
+use tokio_util::sync::CancellationToken;
+
+pub use self::error::EngineError;
+pub use super::process::ProcessStatus;
+pub use super::view::{JobView, Live};
+pub use crate::output::follower::{Event, Follower, From};
+
+use self::request::send;
+use super::folder::{Folder, JobsDir};
+use super::spec::FORMAT_VERSION;
+use super::{JobId, Spec, State};
+use crate::output::follower::Selection;
+use crate::output::hub::{Hub, Watch};
+use crate::output::index::Kind;
+use crate::policy::{Permit, action};
+use crate::shim::clock;
+use crate::shim::control::Control;
+use crate::spawner::client::SpawnerClient;
+use crate::spawner::protocol::StartReply;
+
+/// Starts, ends, shows and follows jobs. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    jobs: JobsDir,
+    spawner: SpawnerClient,
+    hub: Hub,
+    shutdown: CancellationToken,
+}
+
+impl Engine {
+    /// `shutdown` ends whatever waits or follows, with [`EngineError::ShuttingDown`]. Jobs live on.
+    pub fn new(jobs: JobsDir, spawner: SpawnerClient, hub: Hub, shutdown: CancellationToken) -> Self {
+        Self { parts: Arc::new(Parts { jobs, spawner, hub, shutdown }) }
+    }
+
+    /// The job that `text` means: an id, or the beginning of just one job's id.
+    ///
+    /// # Errors
+    /// When it can't be one, or fits no job or several.
+    pub async fn resolve(&self, text: &str) -> Result<JobId, EngineError> {
+        let (jobs, text) = (self.parts.jobs.clone(), text.to_owned());
+        blocking(move || lookup::resolve(&jobs, &text)).await
+    }
+
+    /// Starts a job. The same request again, by the same owner under the same id, returns the job that is there.
+    ///
+    /// # Errors
+    /// When it was refused, the id is another job's, or the spawner can't be reached.
+    pub async fn start(&self, permit: Permit<action::Start>) -> Result<JobView, EngineError> {
+        let owner = permit.identity().owner();
+        let action::Start { id, request } = permit.into_action();
+        let spec =
+            Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec: clock::unix_usec() };
+        // Twice, because a job that is there may prove not to be startable, and be gone again.
+        for _ in 0..2 {
+            match self.parts.spawner.start(&spec).await? {
+                StartReply::Started => return self.view(id).await,
+                StartReply::Refused(refusal) => return Err(refusal.into()),
+                StartReply::Exists => match self.same_job(&spec).await {
+                    Err(EngineError::NotFound { .. }) => {}
+                    other => return other,
+                },
+            }
+        }
+        Err(EngineError::Exists { id })
+    }
+
+    /// The job that is there under the id of `spec`, once it has started, if it is the same.
+    async fn same_job(&self, spec: &Spec) -> Result<JobView, EngineError> {
+        let asked = spec.clone();
+        let look = move |folder: &Folder| {
+            let Some(there) = folder.spec()? else { return Ok(None) };
+            if (&there.request, &there.owner.name) != (&asked.request, &asked.owner.name) {
+                return Err(EngineError::Exists { id: asked.id });
+            }
+            Ok(folder.state()?)
+        };
+        self.until(spec.id, look).await?;
+        self.view(spec.id).await
+    }
+
+    /// Ends a job and returns when it is finished. One that is finished already is fine.
+    ///
+    /// # Errors
+    /// When there is no such job, its shim can't be asked, or the worker goes down.
+    pub async fn stop(&self, permit: Permit<action::Stop>) -> Result<JobView, EngineError> {
+        let by = permit.identity().name.clone();
+        let action::Stop { job, signal, grace } = permit.into_action();
+        let grace_msec = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.started(job).await?;
+        if let Err(error) = self.ask(job, Control::Stop { signal: signal as i32, grace_msec, by }).await {
+            let view = self.view(job).await?;
+            return if view.is_finished() { Ok(view) } else { Err(error) };
+        }
+        self.finished(job).await?;
+        self.view(job).await
+    }
+
+    /// A job as of now.
+    ///
+    /// # Errors
+    /// When there is no such job, or its folder can't be read.
+    pub async fn status(&self, permit: Permit<action::Status>) -> Result<JobView, EngineError> {
+        self.view(permit.into_action().job).await
+    }
+
+    /// All jobs, oldest first. One whose folder can't be read is left out and told of in the log.
+    ///
+    /// # Errors
+    /// When the folder of the jobs can't be read.
+    pub async fn list(&self, permit: Permit<action::List>) -> Result<Vec<JobView>, EngineError> {
+        let action::List = permit.into_action();
+        let jobs = self.parts.jobs.clone();
+        blocking(move || lookup::list(&jobs)).await
+    }
+
+    /// Returns when the job is finished.
+    ///
+    /// # Errors
+    /// When there is no such job, or not any more, or the worker goes down.
+    pub async fn wait(&self, permit: Permit<action::Wait>) -> Result<JobView, EngineError> {
+        let job = permit.into_action().job;
+        self.finished(job).await?;
+        self.view(job).await
+    }
+
+    /// Sends a signal to a running job.
+    ///
+    /// # Errors
+    /// When there is no such job, it is not running, or its shim can't be asked.
+    pub async fn signal(&self, permit: Permit<action::Signal>) -> Result<JobView, EngineError> {
+        let action::Signal { job, signal, all } = permit.into_action();
+        self.started(job).await?;
+        self.ask(job, Control::Signal { signal: signal as i32, all }).await?;
+        self.view(job).await
+    }
+
+    /// A reader of a job's output; of one of its streams, or of both. With `follow`, to the job's end.
+    ///
+    /// # Errors
+    /// When there is no such job, or its folder can't be watched or read.
+    pub async fn stream(
+        &self,
+        permit: Permit<action::Stream>,
+        from: From,
+        only: Option<Kind>,
+        follow: bool,
+    ) -> Result<Follower, EngineError> {
+        let job = permit.into_action().job;
+        let Parts { hub, shutdown, .. } = &*self.parts;
+        let selection = Selection { from, only, follow };
+        Follower::open(job, self.folder(job), hub.clone(), selection, shutdown.clone()).await
+    }
+
+    fn folder(&self, job: JobId) -> Folder {
+        self.parts.jobs.folder(job)
+    }
+
+    async fn view(&self, job: JobId) -> Result<JobView, EngineError> {
+        let folder = self.folder(job);
+        blocking(move || JobView::read(&folder)).await?.ok_or_else(|| EngineError::not_found(job))
+    }
+
+    async fn ask(&self, job: JobId, control: Control) -> Result<(), EngineError> {
+        let folder = self.folder(job);
+        blocking(move || send(job, &folder, &control)).await
+    }
+
+    /// The state of a job, as soon as it has one.
+    async fn started(&self, job: JobId) -> Result<State, EngineError> {
+        self.until(job, |folder| Ok(folder.state()?)).await
+    }
+
+    async fn finished(&self, job: JobId) -> Result<State, EngineError> {
+        self.until(job, |folder| Ok(folder.state()?.filter(|state| state.finished().is_some()))).await
+    }
+
+    /// What `look` finds in a job's folder, as soon as it finds something. Looks again when the state changes.
+    async fn until<T, F>(&self, job: JobId, look: F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Fn(&Folder) -> Result<Option<T>, EngineError> + Send + Sync + 'static,
+    {
+        let look = Arc::new(look);
+        let mut watch: Option<Watch> = None;
+        loop {
+            let (folder, look) = (self.folder(job), Arc::clone(&look));
+            if let Some(found) = blocking(move || look(&folder)).await? {
+                return Ok(found);
+            }
+            let Some(watch) = &mut watch else {
+                // Then another look, for what came before the watch.
+                let (folder, hub) = (self.folder(job), self.parts.hub.clone());
+                watch = Some(blocking(move || hub.watch(&folder)).await?);
+                continue;
+            };
+            tokio::select! {
+                changed = watch.state_changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
+                () = self.parts.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
+            }
+        }
+    }
+}
+
+/// Runs what may wait for a disk on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Which jobs there are, by their folders.
+
+use super::EngineError;
+use crate::job::JobId;
+use crate::job::folder::{FolderError, JobsDir};
+use crate::job::view::JobView;
+
+/// A whole id's length, in characters.
+const ID_LENGTH: usize = 36;
+
+/// The job that `text` means: an id, or the beginning of just one.
+pub(super) fn resolve(jobs: &JobsDir, text: &str) -> Result<JobId, EngineError> {
+    let invalid = || EngineError::InvalidJob { text: text.chars().take(64).collect() };
+    let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let begins_well = text.starts_with(is_hex) && text.chars().all(|c| is_hex(c) || c == '-');
+    if !begins_well || text.len() > ID_LENGTH {
+        return Err(invalid());
+    }
+    if text.len() == ID_LENGTH {
+        let id: JobId = text.parse().map_err(|_| invalid())?;
+        let path = jobs.folder(id).path().to_owned();
+        return match path.try_exists() {
+            Ok(true) => Ok(id),
+            Ok(false) => Err(EngineError::not_found(id)),
+            Err(source) => Err(FolderError::Io { operation: "examine", path, source }.into()),
+        };
+    }
+    let mut matches: Vec<_> = jobs.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)).collect();
+    matches.sort_unstable();
+    match matches.as_slice() {
+        [] => Err(EngineError::NotFound { text: text.to_owned() }),
+        [id] => Ok(*id),
+        _ => Err(EngineError::Ambiguous { text: text.to_owned(), matches }),
+    }
+}
+
+/// All jobs, oldest first.
+pub(super) fn list(jobs: &JobsDir) -> Result<Vec<JobView>, EngineError> {
+    let mut views = Vec::new();
+    for id in jobs.ids()? {
+        match JobView::read(&jobs.folder(id)) {
+            Ok(view) => views.extend(view),
+            Err(error) => tracing::warn!(%id, %error, "a job is left out of the list"),
+        }
+    }
+    views.sort_by_key(|view| (view.spec.created_unix_usec, view.spec.id));
+    Ok(views)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn jobs(ids: &[&str]) -> (tempfile::TempDir, JobsDir) {
+        let state_dir = tempfile::tempdir().unwrap();
+        let jobs = JobsDir::new(state_dir.path());
+        for id in ids {
+            fs::create_dir_all(jobs.path().join(id)).unwrap();
+        }
+        (state_dir, jobs)
+    }
+
+    const A: &str = "3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f";
+    const B: &str = "3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e70";
+    const C: &str = "a0000000-0000-4000-8000-000000000000";
+
+    #[test]
+    fn an_id_or_a_unique_beginning_is_a_job() {
+        let (_state_dir, jobs) = jobs(&[A, B, C, "not-a-job"]);
+        for (text, id) in [(A, A), (B, B), ("a", C), (&C[..35], C), (&A[..35], A)] {
+            assert_eq!(resolve(&jobs, text).unwrap().to_string(), id, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_beginning_tells_what_it_fits() {
+        let (_state_dir, jobs) = jobs(&[A, B, C]);
+        let error = resolve(&jobs, "3f").unwrap_err();
+        assert_eq!(error.to_string(), format!("\"3f\" fits 2 jobs: {A}, {B}"));
+        assert!(matches!(error, EngineError::Ambiguous { matches, .. } if matches.len() == 2));
+    }
+
+    #[test]
+    fn at_most_five_are_named() {
+        let ids: Vec<_> = (0..9).map(|n| format!("a0000000-0000-4000-8000-00000000000{n}")).collect();
+        let (_state_dir, jobs) = jobs(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+        let error = resolve(&jobs, "a0").unwrap_err().to_string();
+        assert!(error.contains("fits 9 jobs") && error.ends_with(&format!("{}, …", ids[4])), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found_and_what_can_not_be_is_invalid() {
+        let (_state_dir, jobs) = jobs(&[A]);
+        for text in ["b", C, &C[..35]] {
+            assert!(
+                matches!(resolve(&jobs, text), Err(EngineError::NotFound { text: t }) if t == text),
+                "{text}"
+            );
+        }
+        let too_long = format!("{A}0");
+        for text in ["", "-", "x", "3F2B", "../..", "3f2b8c1e-9d4a-1c6b-8f0e-2a1b3c4d5e6f", &too_long, "é"] {
+            let error = resolve(&jobs, text).unwrap_err();
+            assert!(matches!(error, EngineError::InvalidJob { .. }), "{text}: {error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_jobs_folder_means_no_jobs() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let jobs = JobsDir::new(state_dir.path());
+        assert_eq!(list(&jobs).unwrap(), []);
+        assert!(matches!(resolve(&jobs, "a"), Err(EngineError::NotFound { .. })));
+    }
+}

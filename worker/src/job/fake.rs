@@ -1,0 +1,138 @@
+//! For tests: a job's folder, written by hand as a shim writes it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use jobworker_limits::{Limits, LimitsInForce, Usage};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::folder::{CONTROL, Folder, INDEX, JobsDir, OUTPUT, SPEC, STATE};
+use super::state::Finished;
+use super::{ByteStr, JobId, JobRequest, Outcome, Owner, Phase, Spec, State};
+use crate::output::index::{HEADER, Kind, Record};
+use crate::shim::control::Control;
+
+/// A spec that `owner` asked for.
+pub(crate) fn spec(id: JobId, owner: &str) -> Spec {
+    let text = |text: &str| ByteStr::new(text).unwrap();
+    let request = JobRequest {
+        command: text("make"),
+        args: vec![text("-j4")],
+        limits: Limits::default(),
+        user: None,
+        env: Vec::new(),
+        workdir: text("/"),
+        name: None,
+        timeout_msec: None,
+    };
+    let owner = Owner {
+        name: owner.to_owned(),
+        common_name: owner.to_owned(),
+        role: "admin".to_owned(),
+        serial: "1".to_owned(),
+        fingerprint_sha256: "0".repeat(64),
+    };
+    Spec { version: 1, id, request, owner, created_unix_usec: 1_000_000 }
+}
+
+/// Writes what a shim would.
+pub(crate) struct FakeShim {
+    folder: Folder,
+    output: File,
+    index: File,
+    end: u64,
+}
+
+impl FakeShim {
+    /// A folder with its spec and FIFO; the job is starting.
+    pub(crate) fn prepare(jobs: &JobsDir, spec: &Spec) -> Folder {
+        let folder = jobs.folder(spec.id);
+        fs::create_dir_all(folder.path()).unwrap();
+        mkfifo(&folder.file(CONTROL), Mode::S_IRWXU).unwrap();
+        replace(&folder.file(SPEC), &serde_json::to_vec(spec).unwrap());
+        folder
+    }
+
+    /// The empty output of a prepared job.
+    pub(crate) fn open(folder: &Folder) -> Self {
+        let create = |name| File::create_new(folder.file(name)).unwrap();
+        let (output, mut index) = (create(OUTPUT), create(INDEX));
+        index.write_all(&HEADER).unwrap();
+        Self { folder: folder.clone(), output, index, end: 0 }
+    }
+
+    /// A job that has just started.
+    pub(crate) fn start(jobs: &JobsDir, spec: &Spec) -> Self {
+        let shim = Self::open(&Self::prepare(jobs, spec));
+        shim.set(Phase::Running);
+        shim
+    }
+
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    pub(crate) fn append(&mut self, kind: Kind, time_unix_usec: u64, bytes: &[u8]) {
+        self.output.write_all(bytes).unwrap();
+        self.record(kind, time_unix_usec, bytes.len());
+    }
+
+    /// Bytes that were lost: a hole.
+    pub(crate) fn lose(&mut self, time_unix_usec: u64, length: usize) {
+        self.output.write_all(&vec![0; length]).unwrap();
+        self.record(Kind::Gap, time_unix_usec, length);
+    }
+
+    /// A record, whether or not its bytes are there.
+    pub(crate) fn record(&mut self, kind: Kind, time_unix_usec: u64, length: usize) {
+        let length = u32::try_from(length).unwrap();
+        let record = Record { offset: self.end, time_unix_usec, length, kind };
+        self.index.write_all(&record.encode()).unwrap();
+        self.end = record.end();
+    }
+
+    /// The beginning of a record, as a shim leaves it that is killed while it writes.
+    pub(crate) fn half_a_record(&mut self) {
+        self.index.write_all(&[7; 11]).unwrap();
+    }
+
+    pub(crate) fn finish(&self, outcome: Outcome) {
+        let finished =
+            Finished { outcome, at_unix_usec: 2_000_000, usage: Usage::default(), output_lost_bytes: 0 };
+        self.set(Phase::Finished(Box::new(finished)));
+    }
+
+    pub(crate) fn exit(&self, code: i32) {
+        self.finish(Outcome::Exited { code });
+    }
+
+    pub(crate) fn set(&self, phase: Phase) {
+        let state = State {
+            version: 1,
+            phase,
+            // Numbers that no process has: beyond the kernel's largest pid, 4194304.
+            pid: 5_000_000,
+            shim_pid: 5_000_001,
+            boot_id: "a".to_owned(),
+            user: "nobody".to_owned(),
+            cgroup: None,
+            started_unix_usec: 1_500_000,
+            limits_in_force: LimitsInForce::default(),
+        };
+        replace(&self.folder.file(STATE), &serde_json::to_vec(&state).unwrap());
+    }
+
+    /// The reading side of the FIFO; opened at once, so that writers find a reader.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = Control> + Send + use<> {
+        let fifo = OpenOptions::new().read(true).write(true).open(self.folder.file(CONTROL)).unwrap();
+        BufReader::new(fifo).lines().map(|line| Control::decode(line.unwrap().as_bytes()).unwrap())
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) {
+    let new = path.with_extension("json.new");
+    fs::write(&new, bytes).unwrap();
+    fs::rename(new, path).unwrap();
+}

@@ -1,0 +1,171 @@
+//! A job's folder, `<state-dir>/jobs/<id>/`: where its files stand, and how they are read.
+//!
+//! | file         | written by       | what                                                            |
+//! |--------------|------------------|-----------------------------------------------------------------|
+//! | `spec.json`  | shim, once       | what was asked, by whom                                         |
+//! | `state.json` | shim, by rename  | phase, outcome, evidence                                        |
+//! | `output`     | shim, append     | the raw bytes of stdout and stderr in order of arrival          |
+//! | `index`      | shim, append     | whose bytes they are and when they came ([`crate::output::index`]) |
+//! | `control`    | FIFO, shim reads | one-line requests ([`crate::shim::control`])                    |
+//! | `lock`       | flock by the shim | held: the shim lives                                            |
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::{JobId, Spec, State};
+
+/// The file of [`Spec`].
+pub const SPEC: &str = "spec.json";
+/// The file of [`State`].
+pub const STATE: &str = "state.json";
+/// The bytes of stdout and stderr.
+pub const OUTPUT: &str = "output";
+/// The records beside [`OUTPUT`].
+pub const INDEX: &str = "index";
+/// The FIFO that the shim reads.
+pub const CONTROL: &str = "control";
+/// The file that the shim holds a lock on.
+pub const LOCK: &str = "lock";
+
+/// `<state-dir>/jobs`, which holds a folder for each job.
+#[derive(Clone, Debug)]
+pub struct JobsDir {
+    path: PathBuf,
+}
+
+/// One job's folder. It may be gone at any time.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+/// A folder's file that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The operating system said no.
+    #[error("can't {operation} {path}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The file is there and is not what it should be.
+    #[error("{path} is not what jobworker writes: {source}")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+}
+
+impl JobsDir {
+    /// The jobs of a state folder; nothing is read or made.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { path: state_dir.join("jobs") }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of a job, whether it is there or not.
+    pub fn folder(&self, id: JobId) -> Folder {
+        Folder { path: self.path.join(id.to_string()) }
+    }
+
+    /// The ids of all folders, in no order. Names that are not ids are passed over.
+    ///
+    /// # Errors
+    /// When the folder can't be read; one that does not exist yet holds no jobs.
+    pub fn ids(&self) -> Result<Vec<JobId>, FolderError> {
+        let failed = |source| FolderError::Io { operation: "list", path: self.path.clone(), source };
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            if let Some(id) = entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+}
+
+impl Folder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One of its files, by this module's constants.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// What was asked; `None` when there is no such job (or not yet).
+    ///
+    /// # Errors
+    /// When the file can't be read, or understood.
+    pub fn spec(&self) -> Result<Option<Spec>, FolderError> {
+        self.read_json(SPEC)
+    }
+
+    /// How the job is; `None` while it is starting.
+    ///
+    /// # Errors
+    /// When the file can't be read, or understood.
+    pub fn state(&self) -> Result<Option<State>, FolderError> {
+        self.read_json(STATE)
+    }
+
+    /// Bytes of output so far. A folder without `output` has none.
+    ///
+    /// # Errors
+    /// When the file can't be examined.
+    pub fn output_bytes(&self) -> Result<u64, FolderError> {
+        match fs::metadata(self.file(OUTPUT)) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(FolderError::Io { operation: "examine", path: self.file(OUTPUT), source }),
+        }
+    }
+
+    /// Whether the job's shim lives: it holds the lock.
+    ///
+    /// # Errors
+    /// When the lock can't be opened or tried.
+    pub fn shim_lives(&self) -> Result<bool, FolderError> {
+        let path = self.file(LOCK);
+        let failed = |operation, source| FolderError::Io { operation, path: path.clone(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed("open", error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => Err(failed("lock", error)),
+        }
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FolderError> {
+        let path = self.file(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| FolderError::Malformed { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FolderError::Io { operation: "read", path, source }),
+        }
+    }
+}

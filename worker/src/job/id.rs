@@ -1,0 +1,64 @@
+//! A job's id.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::{Uuid, Variant};
+
+/// A UUID, version 4. Written in lower case with hyphens everywhere: in the API, as folder and as group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(Uuid);
+
+/// What is not a job's id.
+#[derive(Debug, thiserror::Error)]
+#[error("{value:?} is not a job id: a version 4 UUID is needed, like 3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f")]
+pub struct InvalidId {
+    value: String,
+}
+
+impl JobId {
+    /// A fresh random id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl FromStr for JobId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.get_version_num() == 4 && uuid.get_variant() == Variant::RFC4122 => Ok(Self(uuid)),
+            _ => Err(InvalidId { value: text.chars().take(64).collect() }),
+        }
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_version_4_is_an_id() {
+        let id = JobId::random();
+        assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
+        for bad in ["", "x", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "../../../etc", "00000000-0000-0000-0000-000000000000"] {
+            let error = bad.parse::<JobId>().unwrap_err().to_string();
+            assert!(error.contains("version 4 UUID"), "{error}");
+        }
+    }
+}

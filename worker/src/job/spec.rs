@@ -1,0 +1,62 @@
+//! What was asked, and by whom: `spec.json`. Checked when it is made, so that whoever holds one can act on it.
+
+use jobworker_limits::Limits;
+use serde::{Deserialize, Serialize};
+
+use super::{ByteStr, JobId};
+
+/// The version of `spec.json` and `state.json` that this build writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A job's specification; written once, before anything else of the job exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u32,
+    /// The job's id.
+    pub id: JobId,
+    /// What to run, and how.
+    pub request: JobRequest,
+    /// Who asked for it.
+    pub owner: Owner,
+    /// When, in microseconds since the Unix epoch.
+    pub created_unix_usec: u64,
+}
+
+/// What to run, and how. Two equal requests under one id are one job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRequest {
+    /// A path, or a name that is looked up in the job's `PATH`. Not empty.
+    pub command: ByteStr,
+    /// Its arguments, without the command itself.
+    pub args: Vec<ByteStr>,
+    /// What the job may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The OS user to run as; none: the spawner's default.
+    pub user: Option<String>,
+    /// Added to the clean environment, in this order. Keys are not empty and hold no `=` and no NUL.
+    #[serde(default)]
+    pub env: Vec<(String, ByteStr)>,
+    /// An absolute path.
+    pub workdir: ByteStr,
+    /// A label for people.
+    pub name: Option<String>,
+    /// How long the job may run, in milliseconds; none: for ever.
+    pub timeout_msec: Option<std::num::NonZeroU64>,
+}
+
+/// The person or program whose certificate started a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The certificate's first URI name, else its common name: stable across renewals.
+    pub name: String,
+    /// The certificate's common name.
+    pub common_name: String,
+    /// The role that it had.
+    pub role: String,
+    /// The certificate's serial number, lower-case hex without leading zeros.
+    pub serial: String,
+    /// SHA-256 of the certificate, lower-case hex.
+    pub fingerprint_sha256: String,
+}

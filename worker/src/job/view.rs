@@ -1,0 +1,76 @@
+//! What can be said of a job at one moment: its folder, its group and its main process, read when asked.
+
+use jobworker_limits::{Group, LimitsInForce, Usage};
+
+use super::folder::{Folder, FolderError};
+use super::process::ProcessStatus;
+use super::{Spec, State};
+
+/// A job as of now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobView {
+    /// What was asked, by whom.
+    pub spec: Spec,
+    /// How it is; none while it is starting.
+    pub state: Option<State>,
+    /// What only a living job has.
+    pub live: Live,
+    /// Bytes of output so far.
+    pub output_bytes: u64,
+}
+
+/// What the kernel tells of a job that is not finished. Each part is none where the kernel has nothing (any more).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Live {
+    /// The main process.
+    pub process: Option<ProcessStatus>,
+    /// Processes in the job's group.
+    pub processes: Option<u64>,
+    /// Limits of the group.
+    pub limits: Option<LimitsInForce>,
+    /// What the group has used.
+    pub usage: Option<Usage>,
+}
+
+impl JobView {
+    /// Reads it; `None` when there is no such job (or not yet). May block.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn read(folder: &Folder) -> Result<Option<Self>, FolderError> {
+        let Some(spec) = folder.spec()? else { return Ok(None) };
+        let state = folder.state()?;
+        let live =
+            state.as_ref().filter(|state| state.finished().is_none()).map(Live::read).unwrap_or_default();
+        // After the state: of a finished job it is all of it.
+        let output_bytes = folder.output_bytes()?;
+        Ok(Some(Self { spec, state, live, output_bytes }))
+    }
+
+    /// Whether the job has ended.
+    pub fn is_finished(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.finished().is_some())
+    }
+}
+
+impl Live {
+    /// The job may end meanwhile, so what can't be read is not there.
+    fn read(state: &State) -> Self {
+        let group = state.cgroup.as_deref().map(Group::open).and_then(there);
+        let members = group.as_ref().map(Group::procs).and_then(there);
+        let process = match (&state.cgroup, &members) {
+            (Some(_), None) => None,
+            (_, members) => there(ProcessStatus::of(state, members.as_deref())).flatten(),
+        };
+        Self {
+            process,
+            processes: members.map(|members| members.len() as u64),
+            limits: group.as_ref().map(Group::limits_in_force).and_then(there),
+            usage: group.as_ref().map(Group::usage).and_then(there),
+        }
+    }
+}
+
+fn there<T, E: std::fmt::Display>(read: Result<T, E>) -> Option<T> {
+    read.inspect_err(|error| tracing::debug!(%error, "a living job's group or process can't be read")).ok()
+}

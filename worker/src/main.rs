@@ -1,0 +1,89 @@
+//! The command line of jobworker: which of its processes to be.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use jobworker::config::{self, log};
+use jobworker::{serve, spawner};
+
+/// Runs commands as jobs under limits on this host, for clients over mutual TLS
+#[derive(Parser)]
+#[command(name = "jobworker", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API (the default: `jobworker --listen …` is `jobworker serve --listen …`)
+    Serve(Box<config::Options>),
+    /// Be the spawner that starts jobs for a worker; `serve` starts one itself where none is given
+    Spawner {
+        #[command(flatten)]
+        args: spawner::Args,
+        #[command(flatten)]
+        log: log::Settings,
+    },
+    /// Make and revoke certificates
+    #[command(subcommand)]
+    Certs(jobworker_certs::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse_from(with_default_command(std::env::args_os())).command {
+        Command::Serve(options) => serve::run(*options),
+        // Single-threaded, because it forks: no runtime may have been built.
+        Command::Spawner { args, log } => {
+            log::init(log);
+            spawner::run(args)
+        }
+        Command::Certs(command) => jobworker_certs::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jobworker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Puts `serve` in front of flags that stand alone.
+fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<_> = args.collect();
+    let own = ["-h", "--help", "-V", "--version"];
+    let is_flag = |arg: &OsString| arg.to_string_lossy().starts_with('-') && !own.iter().any(|own| *own == arg);
+    if args.len() == 1 || args.get(1).is_some_and(is_flag) {
+        args.insert(1, "serve".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn completed(args: &[&str]) -> String {
+        let args = ["jobworker"].iter().chain(args).map(OsString::from);
+        with_default_command(args).join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        assert_eq!(completed(&[]), "jobworker serve");
+        assert_eq!(completed(&["--listen", "[::]:1"]), "jobworker serve --listen [::]:1");
+        for as_is in ["serve", "spawner --socket x", "certs init", "--help", "-V", "help", "sevre"] {
+            let args: Vec<_> = as_is.split(' ').collect();
+            assert_eq!(completed(&args), format!("jobworker {as_is}"));
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

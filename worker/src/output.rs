@@ -1,0 +1,11 @@
+//! A job's output: written once by its shim, read by any number of followers.
+
+pub mod follower;
+pub mod hub;
+pub mod index;
+mod positioned;
+mod reader;
+mod records;
+mod seek;
+
+pub use records::OutputError;

@@ -1,0 +1,189 @@
+//! A follower: one client's way through a job's output, from any place to the end, as fast as it asks for more.
+//!
+//! It is told that something changed and looks itself, so a slow one holds up nobody and loses nothing. Its end can't
+//! come too early: it sees that the job is finished, after which the shim writes no more, and reads once more.
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::hub::{Change, Hub, Watch};
+use super::index::Kind;
+use super::reader::{Piece, Reader};
+use crate::job::JobId;
+use crate::job::engine::{EngineError, blocking};
+use crate::job::folder::Folder;
+use crate::job::view::JobView;
+
+pub use super::seek::From;
+
+/// What a follower delivers.
+#[derive(Debug)]
+pub enum Event {
+    /// A run of bytes of one stream, never empty.
+    Chunk {
+        /// The absolute offset of the first byte.
+        offset: u64,
+        /// Which stream.
+        kind: Kind,
+        /// When the last byte arrived, in microseconds since the Unix epoch. The others came within 10 ms before.
+        time_unix_usec: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// Bytes that are not to be had, of whichever stream.
+    Gap {
+        /// The absolute offset of the first one.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
+    /// The job is finished, and all its output was delivered.
+    End(Box<JobView>),
+}
+
+/// What to read of a job's output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selection {
+    /// Where to begin.
+    pub(crate) from: From,
+    /// The only stream to read; none: both.
+    pub(crate) only: Option<Kind>,
+    /// Whether to go on with what comes, or end with what is there.
+    pub(crate) follow: bool,
+}
+
+/// A reader of one job's output.
+pub struct Follower {
+    job: JobId,
+    folder: Folder,
+    selection: Selection,
+    shutdown: CancellationToken,
+    /// None: what is there is enough.
+    watch: Option<Watch>,
+    /// None until there is an index.
+    reader: Option<Reader>,
+    /// Whether `state.json` may say something new.
+    look_at_state: bool,
+    /// Whether no output comes any more.
+    finished: bool,
+    done: bool,
+}
+
+impl Follower {
+    /// # Errors
+    /// When there is no such job, or its folder can't be watched or read.
+    pub(crate) async fn open(
+        job: JobId,
+        folder: Folder,
+        hub: Hub,
+        selection: Selection,
+        shutdown: CancellationToken,
+    ) -> Result<Self, EngineError> {
+        blocking(move || {
+            // Watched before it is looked at, and its state looked at before its output: nothing comes in between.
+            let watch = selection.follow.then(|| hub.watch(&folder)).transpose()?;
+            let finished = is_finished(&folder)?;
+            let reader = open_reader(&folder, selection)?;
+            if reader.is_none() && !folder.path().exists() {
+                return Err(EngineError::not_found(job));
+            }
+            let look_at_state = !finished;
+            Ok(Self { job, folder, selection, shutdown, watch, reader, look_at_state, finished, done: false })
+        })
+        .await
+    }
+
+    /// The next event, as soon as there is one. The last is [`Event::End`] or an error; without following, the last
+    /// is the end of what was there, and `End` only if the job was finished by then. Cancel safe.
+    ///
+    /// # Errors
+    /// When the worker goes down, the job's folder was removed or it can't be read.
+    pub async fn next(&mut self) -> Option<Result<Event, EngineError>> {
+        if self.done {
+            return None;
+        }
+        let event = self.advance().await;
+        self.done = !matches!(event, Ok(Some(Event::Chunk { .. } | Event::Gap { .. })));
+        event.transpose()
+    }
+
+    async fn advance(&mut self) -> Result<Option<Event>, EngineError> {
+        loop {
+            if self.shutdown.is_cancelled() {
+                return Err(EngineError::ShuttingDown);
+            }
+            if let Some(piece) = self.read().await? {
+                return Ok(Some(piece.into()));
+            }
+            if self.finished {
+                return self.end().await.map(Some);
+            }
+            if self.watch.is_none() {
+                return Ok(None);
+            }
+            if self.look_at_state {
+                let folder = self.folder.clone();
+                self.finished = blocking(move || is_finished(&folder)).await?;
+                self.look_at_state = false;
+            } else {
+                self.wait().await?;
+            }
+        }
+    }
+
+    /// What is there and not yet delivered.
+    async fn read(&mut self) -> Result<Option<Piece>, EngineError> {
+        if self.reader.is_none() {
+            let (folder, selection) = (self.folder.clone(), self.selection);
+            self.reader = blocking(move || open_reader(&folder, selection)).await?;
+        }
+        match &mut self.reader {
+            Some(reader) => Ok(reader.next().await?),
+            None => Ok(None),
+        }
+    }
+
+    async fn end(&self) -> Result<Event, EngineError> {
+        let folder = self.folder.clone();
+        let view = blocking(move || JobView::read(&folder)).await?;
+        view.map(|view| Event::End(Box::new(view))).ok_or_else(|| EngineError::not_found(self.job))
+    }
+
+    async fn wait(&mut self) -> Result<(), EngineError> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let change = tokio::select! {
+            change = watch.changed() => change,
+            () = self.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
+        };
+        if change.map_err(|_gone| EngineError::not_found(self.job))? == Change::State {
+            self.look_at_state = true;
+        }
+        Ok(())
+    }
+}
+
+impl std::convert::From<Piece> for Event {
+    fn from(piece: Piece) -> Self {
+        match piece {
+            Piece::Bytes(record, data) => Self::Chunk {
+                offset: record.offset,
+                kind: record.kind,
+                time_unix_usec: record.time_unix_usec,
+                data,
+            },
+            Piece::Gap(record) => Self::Gap { offset: record.offset, length: u64::from(record.length) },
+        }
+    }
+}
+
+fn is_finished(folder: &Folder) -> Result<bool, EngineError> {
+    Ok(folder.state()?.is_some_and(|state| state.finished().is_some()))
+}
+
+fn open_reader(folder: &Folder, selection: Selection) -> Result<Option<Reader>, EngineError> {
+    let Selection { from, only, follow } = selection;
+    Ok(Reader::open(folder, from, only, !follow)?)
+}
+
+#[cfg(test)]
+mod tests;

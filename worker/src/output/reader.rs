@@ -1,0 +1,165 @@
+//! A cursor over a job's output as far as it is there: by the index, in pieces.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::index::{Kind, Record};
+use super::records::{Files, OutputError};
+use super::seek::{From, Lower, seek};
+use crate::job::folder::Folder;
+
+/// Records per look at the index: 96 KiB of it.
+const BATCH_RECORDS: u64 = 4096;
+
+/// The longest piece, in bytes: as large as pays on the wire.
+const PIECE_BYTES: u32 = 256 << 10;
+
+/// What is delivered as one piece arrived within this time, in microseconds: a piece has one time only.
+const PIECE_USEC: u64 = 10_000;
+
+/// Reads forward, from where it was asked to begin. Holds a batch of records while it has some to deliver.
+pub(super) struct Reader {
+    files: Files,
+    only: Option<Kind>,
+    lower: Lower,
+    /// The number of the first record that is not read any more.
+    limit: u64,
+    /// The number of the record after [`Self::records`].
+    next: u64,
+    /// Read from the index and wanted.
+    records: VecDeque<Record>,
+    /// Taken from the records, not yet delivered.
+    run: Option<Record>,
+}
+
+/// A piece of output.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// A run of bytes of one stream. The record tells of just these bytes.
+    Bytes(Record, Bytes),
+    /// Bytes that are not to be had.
+    Gap(Record),
+}
+
+impl Reader {
+    /// Opens the files and finds the place; `None` while there is no index yet. May block. `only_now`: what arrives
+    /// from now on is not read.
+    ///
+    /// # Errors
+    /// When the files can't be read.
+    pub(super) fn open(
+        folder: &Folder,
+        from: From,
+        only: Option<Kind>,
+        only_now: bool,
+    ) -> Result<Option<Self>, OutputError> {
+        let Some(files) = Files::open(folder)? else { return Ok(None) };
+        let limit = if only_now { files.record_count()? } else { u64::MAX };
+        let (lower, next) = seek(&files, from, only)?;
+        Ok(Some(Self { files, only, lower, limit, next, records: VecDeque::new(), run: None }))
+    }
+
+    /// The next piece; `None` when there is nothing more for now. Cancel safe.
+    ///
+    /// # Errors
+    /// When the files can't be read.
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, OutputError> {
+        loop {
+            let Some(run) = self.next_run().await? else { return Ok(None) };
+            if run.kind == Kind::Gap {
+                self.run = None;
+                return Ok(Some(Piece::Gap(run)));
+            }
+            let bytes = self.files.bytes(run.offset, run.length as usize).await?.freeze();
+            let length = u32::try_from(bytes.len()).expect("no longer than was asked for");
+            // A host that crashed may have kept the record and not the bytes.
+            let missing = Record { kind: Kind::Gap, ..run.behind(length) };
+            self.run = (missing.length > 0).then_some(missing);
+            if length > 0 {
+                return Ok(Some(Piece::Bytes(Record { length, ..run }, bytes)));
+            }
+        }
+    }
+
+    /// What to deliver next: a run of bytes of one stream, at most a piece of them, or a gap.
+    async fn next_run(&mut self) -> Result<Option<Record>, OutputError> {
+        if self.run.is_none() {
+            while self.records.is_empty() {
+                if !self.refill().await? {
+                    return Ok(None);
+                }
+            }
+            self.run = self.take_run();
+        }
+        Ok(self.run)
+    }
+
+    /// Reads the next batch of records and keeps the wanted ones. Whether there were any.
+    async fn refill(&mut self) -> Result<bool, OutputError> {
+        // Whoever wants few of many records must let others have their turn.
+        tokio::task::consume_budget().await;
+        let end = self.files.record_count()?.min(self.limit);
+        let count =
+            usize::try_from(end.saturating_sub(self.next).min(BATCH_RECORDS)).expect("at most a batch");
+        if count == 0 {
+            self.records = VecDeque::new();
+            return Ok(false);
+        }
+        let batch = self.files.records(self.next, count).await?;
+        self.next += batch.len() as u64;
+        let is_any = !batch.is_empty();
+        for record in batch {
+            if let Some(record) = self.admit(record) {
+                self.records.push_back(record);
+            }
+        }
+        Ok(is_any)
+    }
+
+    /// The part of a record that is wanted.
+    fn admit(&mut self, record: Record) -> Option<Record> {
+        if !self.lower.is_reached_by(&record) {
+            return None;
+        }
+        let begin = match self.lower {
+            Lower::Offset(offset) => offset.max(record.offset),
+            Lower::Time(_) => record.offset,
+        };
+        // Clocks step; offsets don't.
+        self.lower = Lower::Offset(begin);
+        let wanted = record.kind == Kind::Gap || self.only.is_none_or(|only| only == record.kind);
+        wanted.then(|| record.behind(u32::try_from(begin - record.offset).expect("within the record")))
+    }
+
+    /// Takes records from the front that make one piece.
+    fn take_run(&mut self) -> Option<Record> {
+        let mut run = self.records.pop_front()?;
+        if run.kind == Kind::Gap {
+            return Some(run);
+        }
+        if run.length > PIECE_BYTES {
+            self.records.push_front(run.behind(PIECE_BYTES));
+            return Some(Record { length: PIECE_BYTES, ..run });
+        }
+        let begun_unix_usec = run.time_unix_usec;
+        while let Some(next) = self.records.front() {
+            let adjoins = next.kind == run.kind && next.offset == run.end();
+            let is_late = next.time_unix_usec.abs_diff(begun_unix_usec) > PIECE_USEC;
+            if !adjoins || is_late || next.length > PIECE_BYTES - run.length {
+                break;
+            }
+            run.length += next.length;
+            run.time_unix_usec = next.time_unix_usec;
+            self.records.pop_front();
+        }
+        Some(run)
+    }
+}
+
+impl Record {
+    /// What is left of it behind its first bytes.
+    fn behind(self, bytes: u32) -> Self {
+        Self { offset: self.offset + u64::from(bytes), length: self.length - bytes, ..self }
+    }
+}

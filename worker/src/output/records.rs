@@ -1,0 +1,144 @@
+//! A job's two output files, open for reading: the bytes, and the records that tell of them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::index::{HEADER, RECORD_BYTES, Record, UnknownKind};
+use super::positioned;
+use crate::job::folder::{Folder, FolderError, INDEX, OUTPUT};
+
+/// The files. They can be read to their end after the folder was removed.
+#[derive(Clone)]
+pub(super) struct Files {
+    folder: Folder,
+    output: Arc<File>,
+    index: Arc<File>,
+}
+
+/// Output that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The operating system said no.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The file has another header.
+    #[error("{path} is not an index that this build can read")]
+    NotAnIndex {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A record makes no sense.
+    #[error("{path}, record {number}: {source}")]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// Which record, counted from 0.
+        number: u64,
+        /// What is wrong with it.
+        source: UnknownKind,
+    },
+}
+
+impl Files {
+    /// Opens them; `None` while there is no index yet. May block.
+    ///
+    /// # Errors
+    /// When they can't be opened, or the index is none.
+    pub(super) fn open(folder: &Folder) -> Result<Option<Self>, OutputError> {
+        let (Some(index), Some(output)) = (open(folder, INDEX)?, open(folder, OUTPUT)?) else {
+            return Ok(None);
+        };
+        let mut header = [0; RECORD_BYTES];
+        match index.read_exact_at(&mut header, 0) {
+            Ok(()) if header == HEADER => {}
+            Ok(()) => return Err(OutputError::NotAnIndex { path: folder.file(INDEX) }),
+            // It is being created.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(source) => return Err(failed(folder, "read", INDEX, source).into()),
+        }
+        Ok(Some(Self { folder: folder.clone(), output: Arc::new(output), index: Arc::new(index) }))
+    }
+
+    /// Whole records in the index now.
+    ///
+    /// # Errors
+    /// When the file can't be examined.
+    pub(super) fn record_count(&self) -> Result<u64, OutputError> {
+        let metadata = self.index.metadata().map_err(|source| self.failed("examine", INDEX, source))?;
+        Ok((metadata.len() / RECORD_BYTES as u64).saturating_sub(1))
+    }
+
+    /// `count` records from `first` on; fewer only where the index ends before.
+    ///
+    /// # Errors
+    /// When they can't be read, or make no sense.
+    pub(super) async fn records(&self, first: u64, count: usize) -> Result<Vec<Record>, OutputError> {
+        let bytes = positioned::read_at(&self.index, record_offset(first), count * RECORD_BYTES).await;
+        self.decode(first, &bytes.map_err(|source| self.failed("read", INDEX, source))?)
+    }
+
+    /// As [`Self::records`], on a thread that may block.
+    ///
+    /// # Errors
+    /// When they can't be read, or make no sense.
+    pub(super) fn records_blocking(&self, first: u64, count: usize) -> Result<Vec<Record>, OutputError> {
+        let bytes = positioned::read_at_blocking(&self.index, record_offset(first), count * RECORD_BYTES);
+        self.decode(first, &bytes.map_err(|source| self.failed("read", INDEX, source))?)
+    }
+
+    /// `length` bytes of output; fewer only where it ends before.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(super) async fn bytes(&self, offset: u64, length: usize) -> Result<BytesMut, OutputError> {
+        let bytes = positioned::read_at(&self.output, offset, length).await;
+        bytes.map_err(|source| self.failed("read", OUTPUT, source))
+    }
+
+    /// As [`Self::bytes`], on a thread that may block.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(super) fn bytes_blocking(&self, offset: u64, length: usize) -> Result<BytesMut, OutputError> {
+        let bytes = positioned::read_at_blocking(&self.output, offset, length);
+        bytes.map_err(|source| self.failed("read", OUTPUT, source))
+    }
+
+    fn decode(&self, first: u64, bytes: &[u8]) -> Result<Vec<Record>, OutputError> {
+        let (records, _not_whole) = bytes.as_chunks::<RECORD_BYTES>();
+        let decoded = records.iter().zip(first..).map(|(bytes, number)| {
+            Record::decode(bytes).map_err(|source| OutputError::Record {
+                path: self.folder.file(INDEX),
+                number,
+                source,
+            })
+        });
+        decoded.collect()
+    }
+
+    fn failed(&self, operation: &'static str, name: &str, source: io::Error) -> OutputError {
+        failed(&self.folder, operation, name, source).into()
+    }
+}
+
+fn open(folder: &Folder, name: &str) -> Result<Option<File>, FolderError> {
+    match File::open(folder.file(name)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed(folder, "open", name, source)),
+    }
+}
+
+fn failed(folder: &Folder, operation: &'static str, name: &str, source: io::Error) -> FolderError {
+    FolderError::Io { operation, path: folder.file(name), source }
+}
+
+/// Behind the header, which is as long as a record.
+fn record_offset(number: u64) -> u64 {
+    (number + 1) * RECORD_BYTES as u64
+}

@@ -1,0 +1,158 @@
+//! `jobworker serve`: puts the parts together, serves until a signal comes, and takes its leave.
+//!
+//! Going down (SIGTERM, SIGINT) the listener is closed, followers and waiters are told that the worker goes and their
+//! job stays, short calls finish, and within [`DRAIN_TIMEOUT`] the process ends. A second signal ends it at once.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
+use jobworker_proto::v1::FILE_DESCRIPTOR_SET;
+use jobworker_proto::v1::job_worker_server::JobWorkerServer;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::{Config, Options, Spawner, log};
+use crate::job::engine::Engine;
+use crate::job::folder::JobsDir;
+use crate::output::hub::Hub;
+use crate::policy::Policy;
+use crate::service::{Routes, Service};
+use crate::spawner::client::SpawnerClient;
+use crate::spawner::protocol::Attached;
+use crate::tls;
+
+/// How long calls may take to finish once the worker goes down.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A stream's flow-control window, in bytes: 4 MiB are 300 Mbit/s at 100 ms. Only requests flow this way.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// A connection's window, over all its streams.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The largest HTTP/2 frame that is taken; the client's own setting says how large those may be that it gets.
+const FRAME_BYTES: u32 = 1 << 20;
+/// The most of answers that is kept per stream for a client that does not read, is up to the client's windows.
+const HEADER_LIST_BYTES: u32 = 16 << 10;
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the configuration, a file, the address or the spawner is not to be had.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let config = Config::load(options)?;
+    log::init(config.log);
+    // Only the first provider is installed; whoever was faster installed the same library.
+    let _ = tls::provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("can't start the async runtime")?;
+    let served = runtime.block_on(start(config));
+    // What blocks on a disk must not keep the process.
+    runtime.shutdown_background();
+    served
+}
+
+async fn start(config: Config) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
+    tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
+    let tls = tls::server_config(&config.tls)?;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
+    let engine = engine(&config, shutdown.clone()).await?;
+    let address = listener.local_addr().context("can't tell the address that was bound")?;
+    tracing::info!("listening on {address}");
+    let incoming = tls::incoming(listener, tls, config.door.clone());
+    serve(incoming, engine, &config, shutdown).await
+}
+
+/// Asks the spawner to be there, and makes what works on jobs.
+async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Engine> {
+    let (spawner, attached) = match &config.spawner {
+        Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
+        Spawner::Own(settings) => SpawnerClient::connect_or_start(settings.clone()).await?,
+    };
+    let Attached { version, base, unavailable } = attached;
+    let cgroup = base.map_or_else(|| "none".to_owned(), |base| base.display().to_string());
+    tracing::info!(version, cgroup, "attached to the spawner");
+    for (controller, reason) in unavailable {
+        tracing::warn!(%controller, reason, "jobs can't be limited by this controller");
+    }
+    let hub = Hub::new().context("can't watch the jobs' folders")?;
+    Ok(Engine::new(JobsDir::new(&config.state_dir), spawner, hub, shutdown))
+}
+
+/// Serves `incoming` until `shutdown`, then as this module says.
+async fn serve(
+    incoming: impl tokio_stream::Stream<Item = Result<tls::Connection, std::convert::Infallible>>,
+    engine: Engine,
+    config: &Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let service = Service::new(engine, Policy, config.service);
+    let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<JobWorkerServer<Service>>().await;
+    let (reflection, old_reflection) = (reflection().build_v1()?, self::reflection().build_v1alpha()?);
+    let routes = Routes::default().with(api).with(health_service).with(reflection).with(old_reflection);
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .max_concurrent_streams(config.max_calls_per_connection)
+        .serve_with_incoming_shutdown(routes, incoming, shutdown.clone().cancelled_owned());
+    let server = async { server.await.context("can't serve") };
+    drain(server, health, shutdown).await
+}
+
+/// Runs the server, and once the worker goes down waits only so long.
+async fn drain(
+    server: impl Future<Output = anyhow::Result<()>>,
+    mut health: HealthReporter,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let deadline = async {
+        shutdown.cancelled().await;
+        tracing::info!("going down; jobs live on");
+        // Ends the streams of those who watch the health.
+        for name in ["", <JobWorkerServer<Service> as tonic::server::NamedService>::NAME] {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+            health.clear_service_status(name).await;
+        }
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = deadline => {
+            tracing::warn!("some calls did not finish within {} s", DRAIN_TIMEOUT.as_secs());
+            Ok(())
+        }
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn cancel_on_signal(mut terminate: Signal, mut interrupt: Signal, shutdown: CancellationToken) {
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    next().await;
+    shutdown.cancel();
+    next().await;
+    tracing::warn!("a second signal: ending at once");
+    std::process::exit(1);
+}

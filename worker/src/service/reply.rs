@@ -1,0 +1,277 @@
+//! Answers on their way out: a job as the API shows it.
+
+use jobworker_limits as limits;
+use jobworker_proto::v1;
+use jobworker_proto::v1::outcome::Ended as WireEnded;
+use jobworker_proto::v1::stream_response::Event as WireEvent;
+
+use crate::job::engine::{Event, JobView, ProcessStatus};
+use crate::job::state::{Finished, StopReason};
+use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State};
+use crate::output::index::Kind;
+
+/// A job, as `viewer` (a client's name) may see it: the environment, whose values are often secrets, is only its
+/// owner's to see.
+pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
+    let JobView { mut spec, state, live, output_bytes } = view;
+    if spec.owner.name != viewer {
+        spec.request.env.clear();
+    }
+    let finished = state.as_ref().and_then(State::finished);
+    let usage = live.usage.as_ref().or(finished.map(|finished| &finished.usage));
+    let limits = live.limits.as_ref().or(state.as_ref().map(|state| &state.limits_in_force));
+    // The number of a process that is gone may be another's by now.
+    let pid = state.as_ref().filter(|_| live.process.is_some()).and_then(|state| u32::try_from(state.pid).ok());
+    v1::Job {
+        id: spec.id.to_string(),
+        spec: Some(job_spec(spec.request)),
+        owner: Some(owner(spec.owner)),
+        state: phase(state.as_ref()).into(),
+        pid,
+        process: live.process.map(process),
+        processes: live.processes,
+        created_unix_usec: spec.created_unix_usec,
+        started_unix_usec: state.as_ref().map_or(0, |state| state.started_unix_usec),
+        finished_unix_usec: finished.map(|finished| finished.at_unix_usec),
+        outcome: finished.map(outcome),
+        limits_in_force: limits.map(limits_in_force),
+        usage: usage.map(self::usage),
+        output_bytes,
+        output_lost_bytes: finished.map_or(0, |finished| finished.output_lost_bytes),
+        cgroup: state.as_ref().and_then(|state| state.cgroup.as_deref()).map_or_else(String::new, display),
+        user: state.as_ref().map(|state| state.user.clone()).unwrap_or_default(),
+    }
+}
+
+/// A piece of output, or the end.
+pub(super) fn event(event: Event, viewer: &str) -> v1::StreamResponse {
+    let event = match event {
+        Event::Chunk { offset, kind, time_unix_usec, data } => {
+            WireEvent::Chunk(v1::Chunk { offset, stream: stream(kind).into(), time_unix_usec, data })
+        }
+        Event::Gap { offset, length } => WireEvent::Gap(v1::Gap { offset, length }),
+        Event::End(view) => WireEvent::End(job(*view, viewer)),
+    };
+    v1::StreamResponse { event: Some(event) }
+}
+
+fn job_spec(request: JobRequest) -> v1::JobSpec {
+    let variable = |(key, value): (String, ByteStr)| v1::EnvVar { key, value: value.as_bytes().to_vec() };
+    v1::JobSpec {
+        command: request.command.as_bytes().to_vec(),
+        args: request.args.iter().map(|arg| ByteStr::as_bytes(arg).to_vec()).collect(),
+        limits: (!request.limits.is_empty()).then(|| limits_asked(&request.limits)),
+        user: request.user.unwrap_or_default(),
+        env: request.env.into_iter().map(variable).collect(),
+        workdir: request.workdir.as_bytes().to_vec(),
+        name: request.name.unwrap_or_default(),
+        timeout_msec: request.timeout_msec.map_or(0, std::num::NonZeroU64::get),
+    }
+}
+
+fn limits_asked(limits: &limits::Limits) -> v1::Limits {
+    fn text<T: ToString>(limit: Option<&T>) -> String {
+        limit.map(ToString::to_string).unwrap_or_default()
+    }
+    v1::Limits {
+        cpu: text(limits.cpu.as_ref()),
+        cpu_weight: text(limits.cpu_weight.as_ref()),
+        memory: text(limits.memory.as_ref()),
+        memory_high: text(limits.memory_high.as_ref()),
+        swap: text(limits.swap.as_ref()),
+        io: limits.io.iter().map(ToString::to_string).collect(),
+        pids: text(limits.pids.as_ref()),
+    }
+}
+
+fn owner(owner: Owner) -> v1::Owner {
+    let Owner { name, common_name, role, serial, fingerprint_sha256 } = owner;
+    v1::Owner { name, common_name, role, serial, fingerprint_sha256 }
+}
+
+fn phase(state: Option<&State>) -> v1::JobState {
+    match state.map(|state| &state.phase) {
+        None => v1::JobState::Starting,
+        Some(Phase::Running) => v1::JobState::Running,
+        Some(Phase::Stopping(StopReason::Requested { .. } | StopReason::TimedOut)) => v1::JobState::Stopping,
+        Some(Phase::Finished(_)) => v1::JobState::Finished,
+    }
+}
+
+fn process(process: ProcessStatus) -> v1::Process {
+    let ProcessStatus { state, threads, resident_bytes } = process;
+    v1::Process { state: state.to_string(), threads, resident_bytes }
+}
+
+fn outcome(finished: &Finished) -> v1::Outcome {
+    let outcome = &finished.outcome;
+    let ended = outcome.ended().map(|ended| match ended {
+        Ended::Exited(code) => WireEnded::ExitCode(code),
+        Ended::Signaled(signal) => WireEnded::Signal(signal),
+    });
+    let wire = |cause: v1::Cause| v1::Outcome { cause: cause.into(), ended, ..v1::Outcome::default() };
+    match outcome {
+        Outcome::Exited { .. } => wire(v1::Cause::Exited),
+        Outcome::Signaled { .. } => wire(v1::Cause::Signaled),
+        Outcome::Stopped { by, .. } => v1::Outcome { stopped_by: by.clone(), ..wire(v1::Cause::Stopped) },
+        Outcome::TimedOut { .. } => wire(v1::Cause::TimedOut),
+        Outcome::OutOfMemory { own_limit, .. } => {
+            v1::Outcome { own_memory_limit: *own_limit, ..wire(v1::Cause::OutOfMemory) }
+        }
+        Outcome::Lost { reason } => v1::Outcome { reason: reason.clone(), ..wire(v1::Cause::Lost) },
+    }
+}
+
+fn limits_in_force(limits: &limits::LimitsInForce) -> v1::LimitsInForce {
+    let io = |io: &limits::IoLimitInForce| v1::IoLimitInForce {
+        device: io.device.clone(),
+        device_name: io.device_name.clone(),
+        rbps: io.rbps,
+        wbps: io.wbps,
+        riops: io.riops,
+        wiops: io.wiops,
+    };
+    v1::LimitsInForce {
+        cpu_quota_usec: limits.cpu_quota_usec,
+        cpu_period_usec: limits.cpu_period_usec,
+        cpu_weight: limits.cpu_weight,
+        memory_max_bytes: limits.memory_max_bytes,
+        memory_high_bytes: limits.memory_high_bytes,
+        swap_max_bytes: limits.swap_max_bytes,
+        pids_max: limits.pids_max,
+        io: limits.io.iter().map(io).collect(),
+    }
+}
+
+fn usage(usage: &limits::Usage) -> v1::Usage {
+    let io = |io: &limits::IoUsage| v1::IoUsage {
+        device: io.device.clone(),
+        device_name: io.device_name.clone(),
+        read_bytes: io.read_bytes,
+        written_bytes: io.written_bytes,
+        reads: io.reads,
+        writes: io.writes,
+    };
+    v1::Usage {
+        cpu_usec: usage.cpu_usec,
+        cpu_user_usec: usage.cpu_user_usec,
+        cpu_system_usec: usage.cpu_system_usec,
+        cpu_throttled_usec: usage.cpu_throttled_usec,
+        cpu_throttled_periods: usage.cpu_throttled_periods,
+        memory_current_bytes: usage.memory_current_bytes,
+        memory_peak_bytes: usage.memory_peak_bytes,
+        oom_kills: usage.oom_kills,
+        pids_peak: usage.pids_peak,
+        pids_denied: usage.pids_denied,
+        io: usage.io.iter().map(io).collect(),
+    }
+}
+
+fn stream(kind: Kind) -> v1::OutputStream {
+    match kind {
+        Kind::Stdout => v1::OutputStream::Stdout,
+        Kind::Stderr => v1::OutputStream::Stderr,
+        // A follower delivers gaps as gaps.
+        Kind::Gap => v1::OutputStream::Unspecified,
+    }
+}
+
+fn display(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use jobworker_limits::{LimitsInForce, Usage};
+
+    use super::*;
+    use crate::job::engine::Live;
+    use crate::job::{JobId, Spec};
+
+    fn view(state: Option<State>) -> JobView {
+        let request = JobRequest {
+            command: ByteStr::new("sh").unwrap(),
+            args: vec![ByteStr::new(*b"\xff").unwrap()],
+            limits: limits::Limits { memory: Some("64MiB".parse().unwrap()), ..limits::Limits::default() },
+            user: None,
+            env: vec![("TOKEN".to_owned(), ByteStr::new("secret").unwrap())],
+            workdir: ByteStr::new("/").unwrap(),
+            name: None,
+            timeout_msec: None,
+        };
+        let owner = Owner {
+            name: "alice".to_owned(),
+            common_name: "alice".to_owned(),
+            role: "admin".to_owned(),
+            serial: "1".to_owned(),
+            fingerprint_sha256: "00".to_owned(),
+        };
+        let spec = Spec { version: 1, id: JobId::random(), request, owner, created_unix_usec: 1 };
+        JobView { spec, state, live: Live::default(), output_bytes: 7 }
+    }
+
+    fn state(phase: Phase) -> State {
+        State {
+            version: 1,
+            phase,
+            pid: 42,
+            shim_pid: 41,
+            boot_id: String::new(),
+            user: "nobody".to_owned(),
+            cgroup: Some("/sys/fs/cgroup/x".into()),
+            started_unix_usec: 2,
+            limits_in_force: LimitsInForce { pids_max: Some(9), ..LimitsInForce::default() },
+        }
+    }
+
+    fn finished(outcome: Outcome) -> v1::Outcome {
+        let usage = Usage { oom_kills: Some(3), ..Usage::default() };
+        let finished = Finished { outcome, at_unix_usec: 5, usage, output_lost_bytes: 6 };
+        let job = job(view(Some(state(Phase::Finished(Box::new(finished))))), "bob");
+        assert_eq!((job.state(), job.finished_unix_usec, job.output_lost_bytes), (v1::JobState::Finished, Some(5), 6));
+        assert_eq!(job.usage.unwrap().oom_kills, Some(3));
+        assert_eq!(job.limits_in_force.unwrap().pids_max, Some(9));
+        job.outcome.unwrap()
+    }
+
+    #[test]
+    fn a_starting_job_has_a_specification_and_no_more() {
+        let job = job(view(None), "bob");
+        assert_eq!((job.state(), job.pid, job.outcome), (v1::JobState::Starting, None, None));
+        let spec = job.spec.unwrap();
+        assert_eq!((spec.args, spec.limits.unwrap().memory.as_str()), (vec![b"\xff".to_vec()], "64MiB"));
+    }
+
+    #[test]
+    fn the_environment_is_its_owners() {
+        assert_eq!(job(view(None), "bob").spec.unwrap().env, []);
+        assert_eq!(job(view(None), "alice").spec.unwrap().env[0].value, b"secret");
+    }
+
+    #[test]
+    fn a_pid_is_told_only_while_its_process_is_there() {
+        let mut running = view(Some(state(Phase::Running)));
+        assert_eq!(job(running.clone(), "bob").pid, None);
+        running.live.process = Some(ProcessStatus { state: 'S', threads: 2, resident_bytes: 4096 });
+        let job = job(running, "bob");
+        assert_eq!((job.state(), job.pid, job.process.unwrap().state.as_str()), (v1::JobState::Running, Some(42), "S"));
+    }
+
+    #[test]
+    fn every_outcome() {
+        let code = |code| Some(WireEnded::ExitCode(code));
+        let signal = Some(WireEnded::Signal(9));
+        let exited = finished(Outcome::Exited { code: 137 });
+        assert_eq!((exited.cause(), exited.ended), (v1::Cause::Exited, code(137)));
+        let signaled = finished(Outcome::Signaled { signal: 9 });
+        assert_eq!((signaled.cause(), signaled.ended), (v1::Cause::Signaled, signal));
+        let stopped = finished(Outcome::Stopped { by: "bob".to_owned(), ended: Ended::Exited(7) });
+        assert_eq!((stopped.cause(), stopped.ended, stopped.stopped_by.as_str()), (v1::Cause::Stopped, code(7), "bob"));
+        let timed_out = finished(Outcome::TimedOut { ended: Ended::Signaled(9) });
+        assert_eq!((timed_out.cause(), timed_out.ended), (v1::Cause::TimedOut, signal));
+        let killed = finished(Outcome::OutOfMemory { own_limit: true, ended: Ended::Signaled(9) });
+        assert_eq!((killed.cause(), killed.own_memory_limit), (v1::Cause::OutOfMemory, true));
+        let lost = finished(Outcome::Lost { reason: "host restarted".to_owned() });
+        assert_eq!((lost.cause(), lost.ended, lost.reason.as_str()), (v1::Cause::Lost, None, "host restarted"));
+    }
+}

@@ -1,0 +1,216 @@
+//! Errors on their way out: the gRPC code, words for people, and for programs a `google.rpc.ErrorInfo` and where a
+//! field is at fault a `google.rpc.BadRequest`. The only place that chooses codes.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Write;
+
+use jobworker_proto::v1::ErrorReason as Reason;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::audit::shorten;
+use crate::job::engine::EngineError;
+use crate::policy::Denial;
+use crate::spawner::protocol::{Refusal, RefusalKind};
+
+/// The `domain` of every `ErrorInfo`.
+const DOMAIN: &str = "jobworker";
+
+/// The longest message. It travels in HTTP/2 headers, twice where a field is named, and clients take few KiB of them.
+const MAX_MESSAGE_BYTES: usize = 2048;
+
+/// A field of a request that holds something that can't be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub(crate) struct InvalidField {
+    /// Its path, like `spec.args[3]`.
+    pub(crate) field: String,
+    /// The value and what would be right.
+    pub(crate) problem: String,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    #[error("certificate of {name} expired on {not_after}")]
+    Expired { name: String, not_after: String },
+    #[error("{name} has {max} streams and waits open already ({cap} of the worker)")]
+    Cap { name: String, cap: &'static str, max: usize },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What of an error is not words.
+struct Kind {
+    code: Code,
+    reason: Reason,
+    field: Option<String>,
+    metadata: Option<(&'static str, String)>,
+}
+
+impl Kind {
+    fn new(code: Code, reason: Reason) -> Self {
+        Self { code, reason, field: None, metadata: None }
+    }
+
+    fn field(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+
+    fn metadata(self, key: &'static str, value: impl Into<String>) -> Self {
+        Self { metadata: Some((key, value.into())), ..self }
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let kind = kind(&error);
+        let words = with_sources(&error);
+        if kind.reason == Reason::Internal {
+            tracing::error!(error = words.as_str(), "a call failed on our side");
+        }
+        let words = shorten(&words, MAX_MESSAGE_BYTES).into_owned();
+        let metadata: HashMap<_, _> =
+            kind.metadata.into_iter().map(|(key, value)| (key.to_owned(), shorten(&value, 256).into_owned())).collect();
+        let mut details = ErrorDetails::with_error_info(kind.reason.as_str_name(), DOMAIN, metadata);
+        if let Some(field) = kind.field {
+            details.add_bad_request_violation(field, words.clone());
+        }
+        Status::with_error_details(kind.code, words, details)
+    }
+}
+
+impl From<EngineError> for Status {
+    fn from(error: EngineError) -> Self {
+        CallError::from(error).into()
+    }
+}
+
+fn kind(error: &CallError) -> Kind {
+    match error {
+        CallError::Invalid(invalid) => Kind::new(Code::InvalidArgument, Reason::InvalidField).field(&invalid.field),
+        CallError::Denied(Denial::NoRole { .. }) => Kind::new(Code::Unauthenticated, Reason::NoRole),
+        CallError::Denied(Denial::Denied { verb, .. }) => {
+            Kind::new(Code::PermissionDenied, Reason::Denied).metadata("action", verb.as_str())
+        }
+        CallError::Expired { .. } => Kind::new(Code::Unauthenticated, Reason::Denied),
+        CallError::Cap { cap, .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap),
+        CallError::Engine(error) => engine_kind(error),
+    }
+}
+
+fn engine_kind(error: &EngineError) -> Kind {
+    match error {
+        EngineError::NotFound { text } => Kind::new(Code::NotFound, Reason::JobNotFound).metadata("job", text),
+        EngineError::Ambiguous { .. } => Kind::new(Code::InvalidArgument, Reason::JobAmbiguous).field("job"),
+        EngineError::InvalidJob { .. } => Kind::new(Code::InvalidArgument, Reason::InvalidField).field("job"),
+        EngineError::Exists { id } => {
+            Kind::new(Code::AlreadyExists, Reason::JobExists).metadata("job", id.to_string())
+        }
+        EngineError::NotRunning { id, .. } => {
+            Kind::new(Code::FailedPrecondition, Reason::JobNotRunning).metadata("job", id.to_string())
+        }
+        EngineError::Refused(refusal) => refusal_kind(refusal),
+        EngineError::Spawner(_) => Kind::new(Code::Unavailable, Reason::SpawnerUnavailable),
+        EngineError::ShuttingDown => Kind::new(Code::Unavailable, Reason::ShuttingDown),
+        EngineError::Folder(_)
+        | EngineError::Output(_)
+        | EngineError::Watch(_)
+        | EngineError::Control { .. } => Kind::new(Code::Internal, Reason::Internal),
+    }
+}
+
+fn refusal_kind(refusal: &Refusal) -> Kind {
+    let kind = match refusal.kind {
+        RefusalKind::InvalidField => Kind::new(Code::InvalidArgument, Reason::InvalidField),
+        RefusalKind::CommandNotFound => Kind::new(Code::InvalidArgument, Reason::CommandNotFound),
+        RefusalKind::CommandNotExecutable => Kind::new(Code::InvalidArgument, Reason::CommandNotExecutable),
+        RefusalKind::ControllerMissing => Kind::new(Code::FailedPrecondition, Reason::ControllerMissing),
+        RefusalKind::UserNotAllowed => Kind::new(Code::PermissionDenied, Reason::Denied),
+        RefusalKind::Host => Kind::new(Code::ResourceExhausted, Reason::Internal),
+    };
+    Kind { field: refusal.field.clone(), ..kind }
+}
+
+/// The error and what it was caused by, as far as that is not said already.
+fn with_sources(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !words.ends_with(&cause) {
+            // Writing to a String can't fail.
+            let _ = write!(words, ": {cause}");
+        }
+        source = error.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::action::Verb;
+
+    fn status(error: impl Into<CallError>) -> (Code, String, String, Option<String>) {
+        let status = Status::from(error.into());
+        let info = status.get_details_error_info().expect("every error has an ErrorInfo");
+        assert_eq!(info.domain, "jobworker");
+        let field = status.get_details_bad_request().map(|bad| bad.field_violations[0].field.clone());
+        (status.code(), info.reason, status.message().to_owned(), field)
+    }
+
+    #[test]
+    fn a_bad_field_is_named_in_words_and_for_programs() {
+        let invalid = InvalidField { field: "spec.args[3]".to_owned(), problem: "holds a NUL".to_owned() };
+        let expected = (Code::InvalidArgument, "INVALID_FIELD".to_owned(), "spec.args[3]: holds a NUL".to_owned());
+        let (code, reason, message, field) = status(invalid);
+        assert_eq!((code, reason, message), expected);
+        assert_eq!(field.as_deref(), Some("spec.args[3]"));
+    }
+
+    #[test]
+    fn no_role_and_no_right_are_told_apart() {
+        let no_role = Denial::NoRole { name: "eve".to_owned(), reason: "it has no role extension".to_owned() };
+        assert_eq!(status(no_role).0, Code::Unauthenticated);
+        let denied = status(Denial::Denied { role: "user".to_owned(), verb: Verb::Stop });
+        assert_eq!((denied.0, denied.1.as_str()), (Code::PermissionDenied, "DENIED"));
+    }
+
+    #[test]
+    fn every_refusal_of_the_spawner_has_its_code() {
+        let code = |kind| {
+            let refusal = Refusal { kind, field: Some("spec.command".to_owned()), message: "words".to_owned() };
+            let (code, reason, message, field) = status(EngineError::Refused(refusal));
+            assert_eq!((message.as_str(), field.as_deref()), ("words", Some("spec.command")));
+            (code, reason)
+        };
+        assert_eq!(code(RefusalKind::InvalidField), (Code::InvalidArgument, "INVALID_FIELD".to_owned()));
+        assert_eq!(code(RefusalKind::CommandNotFound), (Code::InvalidArgument, "COMMAND_NOT_FOUND".to_owned()));
+        let not_executable = (Code::InvalidArgument, "COMMAND_NOT_EXECUTABLE".to_owned());
+        assert_eq!(code(RefusalKind::CommandNotExecutable), not_executable);
+        let missing = (Code::FailedPrecondition, "CONTROLLER_MISSING".to_owned());
+        assert_eq!(code(RefusalKind::ControllerMissing), missing);
+        assert_eq!(code(RefusalKind::UserNotAllowed), (Code::PermissionDenied, "DENIED".to_owned()));
+        assert_eq!(code(RefusalKind::Host), (Code::ResourceExhausted, "INTERNAL".to_owned()));
+    }
+
+    #[test]
+    fn a_cap_is_named() {
+        let status = Status::from(CallError::Cap { name: "a".to_owned(), cap: "max-followers", max: 3 });
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((status.code(), info.metadata["cap"].as_str()), (Code::ResourceExhausted, "max-followers"));
+    }
+
+    #[test]
+    fn messages_fit_into_headers() {
+        let text = "x".repeat(1 << 20);
+        let (_, _, message, _) = status(EngineError::NotFound { text });
+        assert!(message.len() < 2200, "{}", message.len());
+    }
+}

@@ -1,0 +1,133 @@
+//! The shim: one process beside each job, the only owner of its life.
+//!
+//! Forked by the spawner for one request, it makes the job's folder and group, starts the command inside, answers the
+//! worker, and stays: it captures the output, carries out stops, signals and the timeout, reaps, takes the evidence,
+//! removes the group, writes the outcome and ends. Whatever fails before the command is executed goes back to the
+//! caller of `Start`, and nothing of the job is left.
+
+pub mod birth;
+pub mod capture;
+pub mod clock;
+pub mod confinement;
+pub mod control;
+pub mod environment;
+pub mod life;
+pub mod machine;
+pub mod record;
+mod start;
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use jobworker_limits::{Group, GroupError, OomEvents};
+
+use crate::job::state::{Ended, Finished, StopReason};
+use crate::job::verdict::verdict;
+use crate::job::{Phase, Spec, State};
+use crate::spawner::host::Host;
+use crate::spawner::protocol::StartReply;
+
+use self::confinement::Confinement;
+use self::life::Life;
+use self::record::JobFolder;
+use self::start::{Born, start};
+
+/// How often an outcome that the disk does not take is tried again, and a group that is still busy.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs one job, from request to outcome.
+///
+/// # Errors
+/// When the shim can't become the job's parent; the job was not started then, and the caller was told.
+pub fn run(mut connection: UnixStream, spec: &Spec, host: &Host) {
+    let born = match start(spec, host) {
+        Ok(born) => born,
+        Err(reply) => return answer(&mut connection, &reply),
+    };
+    answer(&mut connection, &StartReply::Started);
+    drop(connection);
+    accompany(born);
+}
+
+/// A worker that went away in between finds the job by its folder.
+fn answer(connection: &mut UnixStream, reply: &StartReply) {
+    let mut line = serde_json::to_vec(reply).expect("replies are plain data");
+    line.push(b'\n');
+    if let Err(error) = connection.write_all(&line) {
+        tracing::debug!(%error, "the worker did not wait for the answer");
+    }
+}
+
+/// From birth to the end.
+fn accompany(born: Born) {
+    let Born { folder, mut state, mut confinement, mut capture, control, signals, main, timeout_at } = born;
+    let (ended, stop) = Life {
+        main,
+        confinement: &mut confinement,
+        capture: &mut capture,
+        control,
+        signals: &signals,
+        timeout_at,
+        record_stopping: &mut |reason| {
+            state.phase = Phase::Stopping(reason.clone());
+            if let Err(error) = folder.write_state(&state) {
+                tracing::warn!(%error, "can't record that the job is stopping");
+            }
+        },
+    }
+    .live();
+    let lost_bytes = capture.finish();
+    let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, lost_bytes);
+    finish(&folder, state, finished);
+}
+
+/// Takes the evidence, then removes the group.
+fn conclude(
+    ended: Ended,
+    stop: Option<&StopReason>,
+    state: &mut State,
+    confinement: &Confinement,
+    output_lost_bytes: u64,
+) -> Finished {
+    let mut usage = jobworker_limits::Usage::default();
+    let mut oom = OomEvents::default();
+    if let Some(group) = confinement.as_group() {
+        usage = evidence("usage", group, Group::usage);
+        oom = evidence("OOM events", group, Group::oom);
+        if let Ok(limits) = group.limits_in_force() {
+            state.limits_in_force = limits;
+        }
+        remove(group);
+    }
+    let outcome = verdict(ended, stop, oom);
+    Finished { outcome, at_unix_usec: clock::unix_usec(), usage, output_lost_bytes }
+}
+
+fn evidence<T: Default>(what: &str, group: &Group, read: impl FnOnce(&Group) -> Result<T, GroupError>) -> T {
+    read(group).unwrap_or_else(|error| {
+        tracing::warn!(%error, "can't read the job's {what}");
+        T::default()
+    })
+}
+
+/// An empty group can be busy for a moment, while the kernel lets go of its last process.
+fn remove(group: &Group) {
+    for _ in 0..10 {
+        match group.remove() {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "can't remove the job's group"),
+        }
+        thread::sleep(RETRY);
+    }
+}
+
+/// The outcome is recorded as soon as the disk takes it.
+fn finish(folder: &JobFolder, mut state: State, finished: Finished) {
+    state.phase = Phase::Finished(Box::new(finished));
+    while let Err(error) = folder.write_state(&state) {
+        tracing::error!(%error, "can't record the outcome; the next attempt follows");
+        thread::sleep(RETRY);
+    }
+}

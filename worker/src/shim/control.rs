@@ -1,0 +1,81 @@
+//! `control`: what the worker asks of a shim, one JSON line a request, through the FIFO in the job's folder.
+//!
+//! A line of at most `PIPE_BUF` bytes is written whole or not at all (pipe(7)), so writers need no lock. Requests are
+//! not answered: their effect shows in `state.json`.
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+/// The longest line that is written in one piece (`PIPE_BUF` on Linux), in bytes.
+pub const MAX_LINE_BYTES: usize = 4096;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// End the job: the signal to every process of the group, the grace period, the kill.
+    Stop {
+        /// The signal's number.
+        signal: i32,
+        /// The grace period, in milliseconds; 0 kills at once.
+        grace_msec: u64,
+        /// The asking client's name.
+        by: String,
+    },
+    /// Send a signal.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// To every process of the group instead of the main process.
+        all: bool,
+    },
+}
+
+/// A request that can't be put on the FIFO, or what came from it and is none.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// It would not arrive in one piece.
+    #[error("a control request of {length} bytes is longer than {MAX_LINE_BYTES}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+    },
+    /// It is not a request.
+    #[error("not a control request: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// No such signal.
+    #[error("{0} is not a signal number")]
+    UnknownSignal(i32),
+}
+
+impl Control {
+    /// The line, its newline included.
+    ///
+    /// # Errors
+    /// When it would not be written in one piece.
+    pub fn encode(&self) -> Result<Vec<u8>, ControlError> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        if line.len() > MAX_LINE_BYTES {
+            return Err(ControlError::TooLong { length: line.len() });
+        }
+        Ok(line)
+    }
+
+    /// # Errors
+    /// When the line is no request, or its signal none.
+    pub fn decode(line: &[u8]) -> Result<Self, ControlError> {
+        let control: Self = serde_json::from_slice(line)?;
+        control.signal()?;
+        Ok(control)
+    }
+
+    /// The signal to send.
+    ///
+    /// # Errors
+    /// When the number is not a signal's.
+    pub fn signal(&self) -> Result<Signal, ControlError> {
+        let (Self::Stop { signal, .. } | Self::Signal { signal, .. }) = self;
+        Signal::try_from(*signal).map_err(|_| ControlError::UnknownSignal(*signal))
+    }
+}

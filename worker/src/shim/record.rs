@@ -1,0 +1,147 @@
+//! The writing side of a job's folder. Only its shim has one, and the spawner for a job whose shim died.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, mkfifo};
+use serde::Serialize;
+
+use crate::job::folder::{CONTROL, LOCK, SPEC, STATE};
+use crate::job::{Spec, State};
+
+/// Who reads the folders besides their writer: the worker's group.
+#[derive(Clone, Copy, Debug)]
+pub struct Readers {
+    /// The worker's group; none when the worker runs as the same user.
+    pub group: Option<Gid>,
+}
+
+/// A job's folder, open for its one writer.
+pub struct JobFolder {
+    path: PathBuf,
+    readers: Readers,
+    /// Locked as long as this lives.
+    _lock: File,
+}
+
+impl JobFolder {
+    /// Makes the folder with its lock, held, and the `control` FIFO.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when the folder is there; else what went wrong, with nothing left behind.
+    pub fn create(path: &Path, readers: Readers) -> io::Result<Self> {
+        DirBuilder::new().mode(0o700).create(path)?;
+        Self::fill(path, readers).inspect_err(|_| remove_folder(path))
+    }
+
+    fn fill(path: &Path, readers: Readers) -> io::Result<Self> {
+        let lock = create(&path.join(LOCK), readers)?;
+        lock.try_lock()?;
+        let control = path.join(CONTROL);
+        mkfifo(&control, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        readers.admit(&control, 0o660)?;
+        readers.admit(path, 0o750)?;
+        Ok(Self { path: path.to_owned(), readers, _lock: lock })
+    }
+
+    /// Takes over the folder of a shim that died; `None` when it lives.
+    ///
+    /// # Errors
+    /// When the lock can't be opened or tried.
+    pub fn take_over(path: &Path, readers: Readers) -> io::Result<Option<Self>> {
+        let lock = match OpenOptions::new().read(true).write(true).open(path.join(LOCK)) {
+            // A shim that died before it made the lock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path.join(LOCK), readers)?,
+            other => other?,
+        };
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), readers, _lock: lock })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// A new file in the folder.
+    ///
+    /// # Errors
+    /// When it can't be created, or is there already.
+    pub fn file(&self, name: &str) -> io::Result<File> {
+        create(&self.path.join(name), self.readers)
+    }
+
+    /// The reading side of `control`. Opened for writing too, so that it never comes to an end.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn control(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(self.path.join(CONTROL))
+    }
+
+    /// Writes `spec.json`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_spec(&self, spec: &Spec) -> io::Result<()> {
+        self.replace(SPEC, spec, false)
+    }
+
+    /// Writes `state.json`. A job's end goes to the disk before anybody hears of it.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_state(&self, state: &State) -> io::Result<()> {
+        self.replace(STATE, state, state.finished().is_some())
+    }
+
+    /// Removes the folder with all that is in it.
+    pub fn remove(self) {
+        remove_folder(&self.path);
+    }
+
+    fn replace<T: Serialize>(&self, name: &str, value: &T, durable: bool) -> io::Result<()> {
+        let (new, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = create(&new, self.readers)?;
+        let mut bytes = serde_json::to_vec_pretty(value)?;
+        bytes.push(b'\n');
+        file.write_all(&bytes)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&new, &path)
+    }
+}
+
+impl Readers {
+    /// Lets the worker's group at a path, with `mode`.
+    ///
+    /// # Errors
+    /// When owner or mode can't be changed.
+    pub fn admit(self, path: &Path, mode: u32) -> io::Result<()> {
+        if let Some(group) = self.group {
+            chown(path, None, Some(group.as_raw()))?;
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    }
+}
+
+fn create(path: &Path, readers: Readers) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    readers.admit(path, 0o640)?;
+    Ok(file)
+}
+
+/// Best effort: a folder that is half gone is no job.
+fn remove_folder(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path) {
+        tracing::warn!(path = %path.display(), %error, "can't remove a job's folder");
+    }
+}

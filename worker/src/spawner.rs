@@ -1,0 +1,89 @@
+//! The spawner: a small single-threaded process that forks a shim for each job.
+//!
+//! The only privileged process where jobs run as other users. It lives in the delegated subtree, listens on a unix
+//! socket of mode 0600 for the worker, and decides as whom jobs may run. It does not interpret jobs: the shim does.
+//! Restarting the worker does not touch it, and a new spawner finds what an old one left ([`recover`]).
+
+pub mod client;
+mod fork;
+pub mod host;
+pub mod protocol;
+pub mod recover;
+mod server;
+pub mod users;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use self::host::Host;
+use self::server::{Fate, Server};
+use crate::shim;
+
+/// `jobworker spawner`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Folder of the jobs' folders.
+    #[arg(long, value_name = "DIR", env = "JOBWORKER_STATE_DIR", default_value = "/var/lib/jobworker")]
+    pub state_dir: PathBuf,
+    /// Unix socket to listen on for the worker [default: spawner.sock in the state folder].
+    #[arg(long, value_name = "PATH", env = "JOBWORKER_SPAWNER_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Delegated cgroup v2 subtree for the jobs' groups [default: the group that the spawner is started in].
+    #[arg(long, value_name = "PATH", env = "JOBWORKER_CGROUP")]
+    pub cgroup: Option<PathBuf>,
+    /// OS user that the worker runs as: may connect, and reads the jobs' folders [default: the spawner's own].
+    #[arg(long, value_name = "USER", env = "JOBWORKER_WORKER_USER")]
+    pub worker_user: Option<String>,
+    /// OS user of jobs that name none [default: the spawner's own].
+    #[arg(long, value_name = "USER", env = "JOBWORKER_DEFAULT_USER")]
+    pub default_user: Option<String>,
+    /// Another OS user that jobs may run as; repeatable.
+    #[arg(long, value_name = "USER", env = "JOBWORKER_ALLOW_USER", value_delimiter = ',')]
+    pub allow_user: Vec<String>,
+    /// End when no worker is attached and no job runs.
+    #[arg(long)]
+    pub exit_when_idle: bool,
+}
+
+/// Serves until SIGTERM or SIGINT; jobs go on under their shims then. Writes the line `ready` to stdout once a worker
+/// can connect.
+///
+/// # Errors
+/// When the socket, the state folder or the users are not to be had.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let socket = args.socket.clone().unwrap_or_else(|| args.state_dir.join("spawner.sock"));
+    let host = Host::prepare(&args)?;
+    host.describe();
+    let mut server = Server::bind(&socket, &host, args.exit_when_idle)
+        .with_context(|| format!("can't listen for the worker on {}", socket.display()))?;
+    recover::scan(&host);
+    tell_ready().context("can't say that the spawner is ready on stdout")?;
+    match server.serve(&host)? {
+        Fate::End => {
+            server.remove_socket();
+            Ok(())
+        }
+        // In a child: what the spawner holds open must not live on in it.
+        Fate::Shim { connection, spec } => {
+            drop(server);
+            shim::run(connection, &spec, &host);
+            Ok(())
+        }
+        Fate::Recoverer { job, reason } => {
+            drop(server);
+            recover::recover(&host, job, &reason);
+            Ok(())
+        }
+    }
+}
+
+fn tell_ready() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(b"ready\n").and_then(|()| stdout.flush()) {
+        // Nobody listens: a service manager's closed stdout.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

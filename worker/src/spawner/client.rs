@@ -1,0 +1,197 @@
+//! The worker's side of the spawner's socket.
+
+mod launch;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::protocol::{Attached, MAX_LINE_BYTES, Request, StartReply};
+use crate::job::Spec;
+
+/// How long the spawner may take to answer. A birth takes milliseconds; a host that is out of memory or disk, longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a spawner needs to know that the worker starts itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of the jobs' folders.
+    pub state_dir: PathBuf,
+    /// Where the spawner listens.
+    pub socket: PathBuf,
+    /// The delegated subtree; none: to be found.
+    pub cgroup: Option<PathBuf>,
+    /// OS user of jobs that name none; none: the worker's own.
+    pub default_user: Option<String>,
+    /// Other OS users that jobs may run as.
+    pub allow_users: Vec<String>,
+}
+
+/// A way to the spawner. Attached to it for as long as this lives, and anew when a new spawner has taken its place.
+pub struct SpawnerClient {
+    socket: PathBuf,
+    /// How to start one where none is; none: a service manager does.
+    own: Option<Settings>,
+    attachment: Mutex<Option<Attachment>>,
+}
+
+/// A spawner that can't be reached or does not keep to the protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnerError {
+    /// Nobody listens, or not for us.
+    #[error("can't connect to the spawner's socket {socket}: {source}")]
+    Connect {
+        /// Where.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The connection broke, or held what is no answer.
+    #[error("the spawner at {socket} gave no answer: {source}")]
+    NoAnswer {
+        /// Where.
+        socket: PathBuf,
+        /// What came instead.
+        source: io::Error,
+    },
+    /// A spawner of our own could not be started.
+    #[error("can't execute {program} as a spawner: {source}")]
+    Launch {
+        /// What was executed.
+        program: PathBuf,
+        /// Why it could not be.
+        source: io::Error,
+    },
+    /// A spawner of our own ended instead of listening. What it had to say stands on stderr.
+    #[error("the spawner ended before it was ready ({0}); its own message says why")]
+    Ended(ExitStatus),
+}
+
+impl SpawnerClient {
+    /// Attaches to the spawner that a service manager has started.
+    ///
+    /// # Errors
+    /// When it can't be reached.
+    pub async fn attach(socket: &Path) -> Result<(Self, Attached), SpawnerError> {
+        let client = Self { socket: socket.to_owned(), own: None, attachment: Mutex::default() };
+        let attached = client.attach_now().await?;
+        Ok((client, attached))
+    }
+
+    /// Attaches to the spawner that listens on the socket; where none does, starts one that lives as long as a worker
+    /// is attached or a job runs.
+    ///
+    /// # Errors
+    /// When it can't be reached, or started.
+    pub async fn connect_or_start(settings: Settings) -> Result<(Self, Attached), SpawnerError> {
+        let client =
+            Self { socket: settings.socket.clone(), own: Some(settings), attachment: Mutex::default() };
+        let attached = client.attach_now().await?;
+        Ok((client, attached))
+    }
+
+    /// Asks for a job. Returns when its command has been executed, or could not be.
+    ///
+    /// # Errors
+    /// When the spawner can't be reached or gives no answer. Then the job may run all the same: its folder tells.
+    pub async fn start(&self, spec: &Spec) -> Result<StartReply, SpawnerError> {
+        self.ensure_attached().await?;
+        let request = Request::Start(Box::new(spec.clone()));
+        let (reply, _connection) = self.ask(&request).await?;
+        Ok(reply)
+    }
+
+    /// A spawner that went away has a successor, or gets one.
+    async fn ensure_attached(&self) -> Result<(), SpawnerError> {
+        let mut attachment = self.attachment.lock().await;
+        if attachment.as_ref().is_none_or(|attachment| attachment.watcher.is_finished()) {
+            *attachment = Some(self.new_attachment().await?.0);
+        }
+        Ok(())
+    }
+
+    async fn attach_now(&self) -> Result<Attached, SpawnerError> {
+        let (attachment, attached) = self.new_attachment().await?;
+        *self.attachment.lock().await = Some(attachment);
+        Ok(attached)
+    }
+
+    async fn new_attachment(&self) -> Result<(Attachment, Attached), SpawnerError> {
+        let (attached, connection) = match (self.ask(&Request::Attach).await, &self.own) {
+            (Err(SpawnerError::Connect { source, .. }), Some(settings)) if nobody_listens(&source) => {
+                launch::launch(settings).await?;
+                self.ask(&Request::Attach).await?
+            }
+            (answer, _) => answer?,
+        };
+        Ok((Attachment::new(connection, self.socket.clone()), attached))
+    }
+
+    /// One line there, one line back, on a connection of its own.
+    async fn ask<A: DeserializeOwned>(&self, request: &Request) -> Result<(A, UnixStream), SpawnerError> {
+        let mut connection = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| SpawnerError::Connect { socket: self.socket.clone(), source })?;
+        let answered = timeout(PATIENCE, exchange(&mut connection, request)).await;
+        match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(answer) => Ok((answer, connection)),
+            Err(source) => Err(SpawnerError::NoAnswer { socket: self.socket.clone(), source }),
+        }
+    }
+}
+
+fn nobody_listens(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+async fn exchange<A: DeserializeOwned>(
+    connection: &mut UnixStream,
+    request: &impl Serialize,
+) -> io::Result<A> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    connection.write_all(&line).await?;
+    line.clear();
+    BufReader::new(connection.take(MAX_LINE_BYTES as u64)).read_until(b'\n', &mut line).await?;
+    match line.last() {
+        Some(b'\n') => Ok(serde_json::from_slice(&line)?),
+        Some(_) if line.len() == MAX_LINE_BYTES => {
+            Err(io::Error::other(format!("a line of more than {MAX_LINE_BYTES} bytes")))
+        }
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// The connection that shows the spawner that a worker is there, and the worker that the spawner is.
+struct Attachment {
+    watcher: JoinHandle<()>,
+}
+
+impl Attachment {
+    fn new(mut connection: UnixStream, socket: PathBuf) -> Self {
+        let watcher = tokio::spawn(async move {
+            // The spawner says nothing more: whatever can be read is its end.
+            let _ = connection.read_u8().await;
+            tracing::warn!(socket = %socket.display(), "the spawner is gone; running jobs live on under their shims");
+        });
+        Self { watcher }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

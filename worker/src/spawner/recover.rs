@@ -1,0 +1,98 @@
+//! What is left of a shim that died: its job's processes are killed, its group is removed, and the job is told as
+//! lost. A job that had not got as far as `running` was never told of, and leaves nothing.
+
+use std::time::Duration;
+
+use jobworker_limits::{Group, Usage};
+
+use super::host::Host;
+use crate::job::folder::Folder;
+use crate::job::state::Finished;
+use crate::job::{JobId, Outcome, Phase, State};
+use crate::shim::clock;
+use crate::shim::record::JobFolder;
+
+/// How long a killed group may take to become empty.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks through all folders and groups, as a new spawner does.
+pub fn scan(host: &Host) {
+    let ids = host.jobs.ids().unwrap_or_else(|error| {
+        tracing::error!(%error, "can't look for jobs that were left behind");
+        Vec::new()
+    });
+    for job in ids {
+        let folder = host.jobs.folder(job);
+        if !ended(&folder) {
+            recover(host, job, "its shim was gone when the spawner started");
+        }
+    }
+    let Some(base) = &host.base else { return };
+    let groups = base.leftover_groups().unwrap_or_else(|error| {
+        tracing::error!(%error, "can't look for groups that were left behind");
+        Vec::new()
+    });
+    for name in groups {
+        let known = name.parse().is_ok_and(|job| host.jobs.folder(job).path().exists());
+        if !known {
+            tracing::warn!(group = name, "a group without a job's folder is killed and removed");
+            end_group(host, &name);
+        }
+    }
+}
+
+fn ended(folder: &Folder) -> bool {
+    matches!(folder.state(), Ok(Some(state)) if state.finished().is_some())
+}
+
+/// Clears up after one shim, unless it lives.
+pub fn recover(host: &Host, job: JobId, reason: &str) {
+    let folder = host.jobs.folder(job);
+    if !folder.path().exists() || ended(&folder) {
+        return;
+    }
+    let writer = match JobFolder::take_over(folder.path(), host.readers) {
+        Ok(Some(writer)) => writer,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::error!(%job, %error, "can't take over the folder of a job whose shim is gone");
+            return;
+        }
+    };
+    let usage = end_group(host, &job.to_string());
+    match folder.state() {
+        Ok(Some(state)) => record_lost(&writer, &folder, state, usage, reason),
+        Ok(None) => {
+            tracing::warn!(%job, "a job that was never started is removed");
+            writer.remove();
+        }
+        Err(error) => tracing::error!(%job, %error, "a job's state can't be read"),
+    }
+}
+
+fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usage, reason: &str) {
+    let outcome = Outcome::Lost { reason: reason.to_owned() };
+    let finished = Finished { outcome, at_unix_usec: clock::unix_usec(), usage, output_lost_bytes: 0 };
+    state.phase = Phase::Finished(Box::new(finished));
+    match writer.write_state(&state) {
+        Ok(()) => tracing::error!(folder = %folder.path().display(), reason, "a job is lost"),
+        Err(error) => tracing::error!(folder = %folder.path().display(), %error, "can't record that a job is lost"),
+    }
+}
+
+/// Kills and removes a group, if it is there. Returns what it had used.
+fn end_group(host: &Host, name: &str) -> Usage {
+    let Some(base) = &host.base else { return Usage::default() };
+    let Some(path) = base.group(name).ok().filter(|path| path.exists()) else { return Usage::default() };
+    let ended = Group::open(&path).and_then(|group| {
+        group.kill()?;
+        group.wait_empty(PATIENCE)?;
+        let usage = group.usage()?;
+        group.remove()?;
+        Ok(usage)
+    });
+    ended.unwrap_or_else(|error| {
+        tracing::error!(group = %path.display(), %error, "can't end a group that was left behind");
+        Usage::default()
+    })
+}

@@ -1,0 +1,270 @@
+//! The spawner's loop: connections, requests, children. It never waits for any one of them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Pid, Uid, chown};
+use rustix::process::WaitOptions;
+
+use super::fork::fork;
+use super::host::Host;
+use super::protocol::{Attached, MAX_LINE_BYTES, Request};
+use crate::job::{JobId, Spec};
+
+/// How long a request may take to arrive, and a first worker to attach.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What becomes of this process.
+pub(super) enum Fate {
+    /// It is no longer needed.
+    End,
+    /// It is a child now, to be the shim of this job.
+    Shim { connection: UnixStream, spec: Box<Spec> },
+    /// It is a child now, to clear up after a shim that died.
+    Recoverer { job: JobId, reason: String },
+}
+
+/// What the spawner holds open.
+pub(super) struct Server {
+    path: PathBuf,
+    listener: UnixListener,
+    signals: SignalFd,
+    pending: Vec<Pending>,
+    attached: Vec<UnixStream>,
+    shims: HashMap<i32, JobId>,
+    idle_since: Option<Instant>,
+    exit_when_idle: bool,
+}
+
+/// A connection whose request has not arrived whole.
+struct Pending {
+    connection: UnixStream,
+    line: Vec<u8>,
+    until: Instant,
+}
+
+impl Server {
+    pub(super) fn bind(path: &Path, host: &Host, exit_when_idle: bool) -> io::Result<Self> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another spawner listens there"));
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        if let Some((uid, gid)) = host.worker {
+            chown(path, Some(uid), Some(gid))?;
+        }
+        let mut told = SigSet::empty();
+        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
+            told.add(signal);
+        }
+        told.thread_block()?;
+        let signals = SignalFd::with_flags(&told, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self {
+            path: path.to_owned(),
+            listener,
+            signals,
+            pending: Vec::new(),
+            attached: Vec::new(),
+            shims: HashMap::new(),
+            idle_since: Some(Instant::now()),
+            exit_when_idle,
+        })
+    }
+
+    pub(super) fn remove_socket(&self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "can't remove the socket");
+        }
+    }
+
+    /// Until there is another fate for this process.
+    pub(super) fn serve(&mut self, host: &Host) -> io::Result<Fate> {
+        loop {
+            self.wait();
+            if let Some(fate) = self.read_signals()? {
+                return Ok(fate);
+            }
+            self.accept(host);
+            self.forget_gone_workers();
+            if let Some(fate) = self.read_requests(host) {
+                return Ok(fate);
+            }
+            if self.exit_when_idle && self.is_idle() {
+                tracing::info!("no worker is attached and no job runs: the spawner ends");
+                return Ok(Fate::End);
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let fds = [self.listener.as_fd(), self.signals.as_fd()];
+        let connections = self.pending.iter().map(|p| &p.connection).chain(&self.attached);
+        let all = fds.into_iter().chain(connections.map(AsFd::as_fd));
+        let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let until = self.pending.iter().map(|p| p.until).chain(self.idle_until()).min();
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            let left = until.saturating_duration_since(Instant::now());
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
+        // Whoever is ready is found by asking each; an interrupted poll has found nobody.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// A worker that starts its own spawner attaches at once; one that never does is gone.
+    fn idle_until(&self) -> Option<Instant> {
+        let waiting = self.exit_when_idle && self.attached.is_empty() && self.shims.is_empty();
+        self.idle_since.filter(|_| waiting).map(|since| since + PATIENCE)
+    }
+
+    fn is_idle(&self) -> bool {
+        let nobody = self.attached.is_empty() && self.shims.is_empty() && self.pending.is_empty();
+        nobody && self.idle_since.is_none_or(|since| since.elapsed() >= PATIENCE)
+    }
+
+    fn read_signals(&mut self) -> io::Result<Option<Fate>> {
+        while let Some(signal) = self.signals.read_signal()? {
+            if signal.ssi_signo != Signal::SIGCHLD as u32 {
+                tracing::info!("asked to end; jobs go on under their shims");
+                return Ok(Some(Fate::End));
+            }
+        }
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let Some(job) = self.shims.remove(&pid.as_raw_pid()) else { continue };
+            if status.exit_status() == Some(0) {
+                continue;
+            }
+            let how = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exited with {code}"),
+                (_, Some(signal)) => format!("was killed by signal {signal}"),
+                _ => "ended".to_owned(),
+            };
+            tracing::error!(%job, shim = pid.as_raw_pid(), "the job's shim {how}");
+            let reason = format!("its shim (pid {}) {how}", pid.as_raw_pid());
+            if let Ok(ForkResult::Child) = self.fork() {
+                return Ok(Some(Fate::Recoverer { job, reason }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fork(&self) -> nix::Result<ForkResult> {
+        fork().inspect_err(|error| tracing::error!(%error, "can't fork"))
+    }
+
+    fn accept(&mut self, host: &Host) {
+        while let Ok((connection, _)) = self.listener.accept() {
+            let peer = getsockopt(&connection, PeerCredentials).map(|peer| Uid::from_raw(peer.uid()));
+            match peer {
+                Ok(uid) if host.admits(uid) && connection.set_nonblocking(true).is_ok() => {
+                    let until = Instant::now() + PATIENCE;
+                    self.pending.push(Pending { connection, line: Vec::new(), until });
+                }
+                peer => tracing::warn!(?peer, "refused a connection: not the worker"),
+            }
+        }
+    }
+
+    /// A worker says nothing after it has attached: whatever can be read is its end.
+    fn forget_gone_workers(&mut self) {
+        let before = self.attached.len();
+        self.attached.retain_mut(|worker| {
+            let read = worker.read(&mut [0; 64]);
+            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        });
+        if self.attached.len() < before {
+            tracing::info!(left = self.attached.len(), "a worker is gone");
+        }
+    }
+
+    /// Answers or forks for each request that has arrived.
+    fn read_requests(&mut self, host: &Host) -> Option<Fate> {
+        for mut pending in std::mem::take(&mut self.pending) {
+            match pending.read() {
+                Ok(None) => self.pending.push(pending),
+                Ok(Some(Request::Attach)) => self.attach(pending.connection, host),
+                Ok(Some(Request::Start(spec))) => {
+                    let job = spec.id;
+                    match self.fork() {
+                        Ok(ForkResult::Child) => return shim(pending.connection, spec),
+                        Ok(ForkResult::Parent { child }) => self.watch(child, job),
+                        // The worker sees the connection close.
+                        Err(_) => {}
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "dropped a connection"),
+            }
+        }
+        None
+    }
+
+    fn watch(&mut self, shim: Pid, job: JobId) {
+        self.shims.insert(shim.as_raw(), job);
+    }
+
+    fn attach(&mut self, mut connection: UnixStream, host: &Host) {
+        let attached = Attached {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            base: host.base.as_ref().map(|base| base.path().to_owned()),
+            unavailable: host.base.as_ref().map(|base| base.unavailable().clone()).unwrap_or_default(),
+        };
+        let mut line = serde_json::to_vec(&attached).expect("plain data");
+        line.push(b'\n');
+        match connection.write_all(&line) {
+            Ok(()) => {
+                self.idle_since = None;
+                self.attached.push(connection);
+            }
+            Err(error) => tracing::warn!(%error, "can't answer the worker"),
+        }
+    }
+}
+
+/// The shim's own connection; it may wait on it.
+fn shim(connection: UnixStream, spec: Box<Spec>) -> Option<Fate> {
+    match connection.set_nonblocking(false) {
+        Ok(()) => Some(Fate::Shim { connection, spec }),
+        Err(_) => Some(Fate::End),
+    }
+}
+
+impl Pending {
+    /// The request, once its line is whole.
+    fn read(&mut self) -> io::Result<Option<Request>> {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            match self.connection.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.line.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+            if self.line.len() > MAX_LINE_BYTES {
+                return Err(io::Error::other(format!("a request is longer than {MAX_LINE_BYTES} bytes")));
+            }
+            if self.line.ends_with(b"\n") {
+                return Ok(Some(serde_json::from_slice(&self.line)?));
+            }
+        }
+        if self.until <= Instant::now() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(None)
+    }
+}

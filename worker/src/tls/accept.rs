@@ -1,0 +1,196 @@
+//! The door: connections come in here, handshake beside one another, and go on to the API once TLS has verified them.
+//!
+//! Nobody can hold it shut: handshakes have a timeout, and where too many are going on the oldest is dropped for the
+//! newest, because an honest one is over in milliseconds. Errors of accept(2) are waited out.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use jobworker_certs::RoleOid;
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::connection::{Connection, Peer};
+use super::refusal::Refusal;
+use crate::audit;
+use crate::identity::ClientIdentity;
+
+/// Verified connections that the API has not taken yet.
+const READY: usize = 16;
+
+/// The pause after an accept(2) that failed for lack of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a refused client has to read why, before a reset would take it away.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Seconds of silence after which the kernel asks whether a client is still there, between its questions, and how
+/// many stay without answer (tcp(7)).
+const KEEPALIVE_IDLE_SEC: u32 = 60;
+const KEEPALIVE_INTERVAL_SEC: u32 = 15;
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// What the door allows.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Under which extension a certificate's role is.
+    pub role_oid: RoleOid,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Handshakes at a time.
+    pub max_handshakes: usize,
+    /// Connections at a time, those in their handshake included.
+    pub max_connections: usize,
+}
+
+/// Takes connections from `listener` until the stream is dropped; then the listener is closed, too. Within a tokio
+/// runtime only.
+pub fn incoming(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    door: Door,
+) -> impl Stream<Item = Result<Connection, Infallible>> {
+    let (ready, verified) = mpsc::channel(READY);
+    let guard = Guard { acceptor: config.into(), door: Arc::new(door), ready };
+    tokio::spawn(accept(listener, guard));
+    ReceiverStream::new(verified).map(Ok)
+}
+
+async fn accept(listener: TcpListener, guard: Guard) {
+    let places = Arc::new(Semaphore::new(guard.door.max_connections));
+    let mut handshakes = Handshakes(VecDeque::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = guard.ready.closed() => return,
+        };
+        match accepted {
+            Ok((tcp, address)) => match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => {
+                    let evicted = handshakes.enter(guard.door.max_handshakes);
+                    tokio::spawn(guard.clone().admit(tcp, address, place, evicted));
+                }
+                Err(_) => audit::connection_refused(address, &Refusal::TooMany(guard.door.max_connections)),
+            },
+            // The client's doing, accept(2); the next one may be fine.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The handshakes that are going on, the oldest first: each ends when its sender sends.
+struct Handshakes(VecDeque<oneshot::Sender<()>>);
+
+impl Handshakes {
+    fn enter(&mut self, max: usize) -> oneshot::Receiver<()> {
+        if self.0.len() >= max {
+            self.0.retain(|handshake| !handshake.is_closed());
+        }
+        if self.0.len() >= max
+            && let Some(oldest) = self.0.pop_front()
+        {
+            // One that is over by now needs no telling.
+            let _ = oldest.send(());
+        }
+        let (evict, evicted) = oneshot::channel();
+        self.0.push_back(evict);
+        evicted
+    }
+}
+
+/// What each connection needs on its way in.
+#[derive(Clone)]
+struct Guard {
+    acceptor: TlsAcceptor,
+    door: Arc<Door>,
+    ready: mpsc::Sender<Connection>,
+}
+
+impl Guard {
+    async fn admit(
+        self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+        evicted: oneshot::Receiver<()>,
+    ) {
+        match self.verify(tcp, address, evicted).await {
+            // An error means that the worker goes down.
+            Ok((stream, peer)) => drop(self.ready.send(Connection::new(stream, peer, place)).await),
+            Err((refusal, tcp)) => {
+                audit::connection_refused(address, &refusal);
+                if let Some(tcp) = tcp {
+                    drain(tcp).await;
+                }
+            }
+        }
+    }
+
+    async fn verify(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        evicted: oneshot::Receiver<()>,
+    ) -> Result<(TlsStream<TcpStream>, Peer), (Refusal, Option<TcpStream>)> {
+        if let Err(error) = prepare(&tcp) {
+            return Err((Refusal::Handshake(error), None));
+        }
+        let Door { handshake_timeout, max_handshakes, ref role_oid, .. } = *self.door;
+        let handshake = self.acceptor.accept(tcp).into_fallible();
+        let stream = tokio::select! {
+            done = timeout(handshake_timeout, handshake) => match done {
+                Ok(Ok(stream)) => stream,
+                Ok(Err((error, tcp))) => return Err((Refusal::Handshake(error), Some(tcp))),
+                Err(_) => return Err((Refusal::TimedOut(handshake_timeout), None)),
+            },
+            Ok(()) = evicted => return Err((Refusal::Evicted(max_handshakes), None)),
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        // TLS asks for a certificate, so there is one; no bytes at all are no certificate.
+        let leaf = certificates.first().map_or(&[][..], |leaf| leaf);
+        match ClientIdentity::from_der(leaf, role_oid) {
+            Ok(identity) => Ok((stream, Peer { identity: Arc::new(identity), address })),
+            Err(error) => Err((error.into(), Some(stream.into_inner().0))),
+        }
+    }
+}
+
+/// No delay for small messages; and the kernel, not this process, finds out when a client is gone without a word.
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    setsockopt(tcp, sockopt::KeepAlive, &true)?;
+    setsockopt(tcp, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SEC)?;
+    setsockopt(tcp, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SEC)?;
+    setsockopt(tcp, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
+/// Reads what the client still sends: closing with bytes unread would reset the connection, and the alert that says
+/// what is wrong would be lost on the way.
+async fn drain(mut tcp: TcpStream) {
+    let mut buffer = [0; 4096];
+    let drained = async {
+        tcp.shutdown().await?;
+        while tcp.read(&mut buffer).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    // However it ends, the client is refused.
+    let _ = timeout(DRAIN_TIMEOUT, drained).await;
+}

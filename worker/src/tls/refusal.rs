@@ -1,0 +1,73 @@
+//! Why a connection was refused before it became one, in words for the audit log.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::{CertificateError, Error};
+
+use crate::identity::{IdentityError, utc};
+
+/// What became of a connection that no request was taken from.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// TLS could not be agreed on, or the client's certificate is not good.
+    #[error("{}", handshake(.0))]
+    Handshake(io::Error),
+    /// A good certificate that identifies nobody.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The client took its time.
+    #[error("the TLS handshake took longer than {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// Newer connections needed the place.
+    #[error("dropped in the middle of the TLS handshake: more than {0} others were in theirs")]
+    Evicted(usize),
+    /// The cap is reached.
+    #[error("there are {0} connections already (--max-connections)")]
+    TooMany(usize),
+}
+
+fn handshake(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => "no client certificate was presented".to_owned(),
+        Some(Error::InvalidCertificate(error)) => format!("the client's certificate {}", certificate(error)),
+        Some(Error::PeerIncompatible(why)) => format!("no TLS 1.3 in common with the client: {why:?}"),
+        Some(Error::AlertReceived(alert)) => format!("the client broke off with the TLS alert {alert:?}"),
+        Some(Error::InvalidMessage(_)) => format!("the client does not speak TLS: {error}"),
+        Some(error) => format!("TLS failed: {error}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the client went away in the middle of the TLS handshake".to_owned()
+        }
+        None => format!("the TLS handshake failed: {error}"),
+    }
+}
+
+fn certificate(error: &CertificateError) -> String {
+    let date = |time: &rustls::pki_types::UnixTime| i64::try_from(time.as_secs()).map_or(String::new(), utc);
+    match error {
+        CertificateError::Expired => "has expired".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => format!("expired on {}", date(not_after)),
+        CertificateError::NotValidYet => "is not valid yet".to_owned(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("is not valid before {}", date(not_before))
+        }
+        CertificateError::Revoked => "is revoked (--crl)".to_owned(),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is not signed by a CA of --ca".to_owned()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not meant for clients: its extended key usage lacks clientAuth".to_owned()
+        }
+        CertificateError::UnknownRevocationStatus => {
+            "can't be checked for revocation: --crl has no list of the CA that signed it".to_owned()
+        }
+        CertificateError::ExpiredRevocationList => {
+            "can't be checked for revocation: the list in --crl has expired; renew it and restart the worker".to_owned()
+        }
+        CertificateError::ExpiredRevocationListContext { next_update, .. } => format!(
+            "can't be checked for revocation: the list in --crl expired on {}; renew it and restart the worker",
+            date(next_update)
+        ),
+        other => format!("is not acceptable: {other}"),
+    }
+}
