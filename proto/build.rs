@@ -10,8 +10,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile([SOURCE], ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("jobworker.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".jobworker.v1.Chunk.data")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".jobworker.v1.Chunk.data").compile_fds(descriptors)?;
     Ok(())
 }

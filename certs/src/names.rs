@@ -55,7 +55,7 @@ checked_text! {
 
 checked_text! {
     /// A URI that names the client; the first one is the owner of the jobs it starts, whatever its common name.
-    Uri, "URI", is_uri, "scheme:rest in printable ASCII without spaces (spiffe://example.org/alice), at most 2048"
+    Uri, "URI", is_uri, "scheme:rest in printable ASCII without spaces (spiffe://example.org/alice), at most 256"
 }
 
 /// X.520: a common name has at most 64 characters.
@@ -79,7 +79,7 @@ fn is_client_name(text: &str) -> bool {
 /// RFC 3986 §3.1 for the scheme; the rest is the reader's business.
 fn is_uri(text: &str) -> bool {
     let in_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-    text.len() <= 2048
+    text.len() <= 256
         && text.bytes().all(|b| b.is_ascii_graphic())
         && text.split_once(':').is_some_and(|(scheme, rest)| {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())

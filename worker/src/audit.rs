@@ -129,7 +129,11 @@ pub(crate) fn shorten(text: &str, max_bytes: usize) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::identity::ClientIdentity;
 
     #[test]
     fn command_lines_are_quoted_and_cut() {
@@ -138,13 +142,62 @@ mod tests {
         let long = vec![b'x'; 5 << 20];
         let line = argv([&b"echo"[..], &long, b"more"].into_iter());
         assert!(line.len() < MAX_ARGV_BYTES + 100, "{}", line.len());
-        assert!(line.ends_with(" … (5238793 more bytes)"), "{}", &line[4080..]);
+        assert!(line.ends_with(" … (5238792 more bytes)"), "{}", &line[4080..]);
     }
 
     #[test]
     fn texts_are_cut_between_characters() {
-        assert_eq!(shorten("grün", 4), "grün".get(..4).map(|cut| format!("{cut}… (5 bytes in all)")).unwrap());
+        assert_eq!(
+            shorten("grün", 4),
+            "grün".get(..4).map(|cut| format!("{cut}… (5 bytes in all)")).unwrap()
+        );
         assert_eq!(shorten("grün", 3), "gr… (5 bytes in all)");
         assert_eq!(shorten("grün", 5), "grün");
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_can_write_a_line_of_their_own() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let text = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let hostile = "x\nINFO audit: decision=\"allowed\"\r\u{1b}[2J";
+        let asked =
+            Asked { job: Some(hostile.to_owned()), argv: Some(hostile.to_owned()), ..Asked::default() };
+        tracing::subscriber::with_default(text, || {
+            decision(&peer(), &asked, &Decision::Invalid { reason: &hostile });
+            connection_refused(peer().address, &hostile);
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(['\r', '\u{1b}']), "{text}");
+        assert!(text.contains(r#"job="x\nINFO audit: decision=\"allowed\"\r\u{1b}[2J""#), "{text}");
+    }
+
+    fn peer() -> Peer {
+        let identity = ClientIdentity {
+            name: "alice".to_owned(),
+            common_name: "alice".to_owned(),
+            role: Ok("admin".to_owned()),
+            serial: "1".to_owned(),
+            fingerprint_sha256: "00".to_owned(),
+            uris: Vec::new(),
+            dns_names: Vec::new(),
+            not_after_unix_sec: 0,
+        };
+        Peer { identity: Arc::new(identity), address: ([127, 0, 0, 1], 1).into() }
     }
 }

@@ -86,7 +86,9 @@ pub enum ConfigError {
         what: &'static str,
     },
     /// Two things that exclude each other.
-    #[error("--{name} is for a spawner that the worker starts itself; give it to the one behind --spawner-socket instead")]
+    #[error(
+        "--{name} is for a spawner that the worker starts itself; give it to the one behind --spawner-socket instead"
+    )]
     NotOurSpawner {
         /// The flag and key.
         name: &'static str,
@@ -108,7 +110,7 @@ impl Config {
     }
 
     fn resolve(options: Options) -> Result<Self, ConfigError> {
-        let spawner = spawner(&options)?;
+        let (spawner, log) = (spawner(&options)?, log_settings(&options));
         let missing = |name, variable, what| ConfigError::Missing { name, variable, what };
         let tls = tls::Files {
             ca: options.ca.ok_or(missing("ca", "CA", "the CA that signs clients' certificates"))?,
@@ -140,10 +142,7 @@ impl Config {
             service,
             max_calls_per_connection: options.max_calls_per_connection.map_or(128, u32::from),
             max_request_bytes: options.max_request_bytes.map_or(8 << 20, usize::from),
-            log: log::Settings {
-                format: options.log_format.unwrap_or_default(),
-                level: options.log_level.unwrap_or_default(),
-            },
+            log,
         })
     }
 }
@@ -168,11 +167,20 @@ fn spawner(options: &Options) -> Result<Spawner, ConfigError> {
         cgroup: options.cgroup.clone(),
         default_user: options.default_user.clone(),
         allow_users: options.allow_user.clone().unwrap_or_default(),
+        log: log_settings(options),
     }))
 }
 
+fn log_settings(options: &Options) -> log::Settings {
+    log::Settings {
+        format: options.log_format.unwrap_or_default(),
+        level: options.log_level.unwrap_or_default(),
+    }
+}
+
 fn read(path: &Path) -> Result<Options, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text)
         .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
 }

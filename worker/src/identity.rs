@@ -71,7 +71,9 @@ pub enum IdentityError {
     #[error("the certificate has more than one common name")]
     ManyCommonNames,
     /// A name that can't be used as one.
-    #[error("the certificate's {which} is not 1 to {MAX_NAME_BYTES} bytes of UTF-8 without control characters")]
+    #[error(
+        "the certificate's {which} is not 1 to {MAX_NAME_BYTES} bytes of UTF-8 without control characters"
+    )]
     BadName {
         /// Which of its names.
         which: &'static str,

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         // Single-threaded, because it forks: no runtime may have been built.
         Command::Spawner { args, log } => {
             log::init(log);
-            spawner::run(args)
+            spawner::run(&args)
         }
         Command::Certs(command) => jobworker_certs::run(command),
     };
@@ -54,7 +54,8 @@ fn main() -> ExitCode {
 fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<_> = args.collect();
     let own = ["-h", "--help", "-V", "--version"];
-    let is_flag = |arg: &OsString| arg.to_string_lossy().starts_with('-') && !own.iter().any(|own| *own == arg);
+    let is_flag =
+        |arg: &OsString| arg.to_string_lossy().starts_with('-') && !own.iter().any(|own| *own == arg);
     if args.len() == 1 || args.get(1).is_some_and(is_flag) {
         args.insert(1, "serve".into());
     }

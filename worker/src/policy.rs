@@ -82,7 +82,9 @@ impl Policy {
             .map_err(|reason| Denial::NoRole { name: identity.name.clone(), reason: reason.to_string() })?;
         match (role.as_str(), verb) {
             ("admin", _) => Ok("default: admin everything"),
-            ("user", Verb::List | Verb::Status | Verb::Stream | Verb::Wait) => Ok("default: user list, status, stream"),
+            ("user", Verb::List | Verb::Status | Verb::Stream | Verb::Wait) => {
+                Ok("default: user list, status, stream")
+            }
             ("user", _) => Err(Denial::Denied { role: role.clone(), verb }),
             _ => Err(Denial::NoRole {
                 name: identity.name.clone(),
@@ -138,7 +140,8 @@ mod tests {
         use Verb::{List, Signal, Start, Status, Stop, Stream, Wait};
         let (admin, user) = (client(Ok("admin")), client(Ok("user")));
         let without = [Ok("root"), Ok("Admin"), Ok("admin "), Ok("")].map(client);
-        let broken = [RoleProblem::Missing, RoleProblem::Repeated, RoleProblem::Malformed].map(|why| client(Err(why)));
+        let broken =
+            [RoleProblem::Missing, RoleProblem::Repeated, RoleProblem::Malformed].map(|why| client(Err(why)));
         let table = [
             (Start, false),
             (Stop, false),
@@ -172,10 +175,16 @@ mod tests {
     #[test]
     fn denials_say_what_is_wrong() {
         let denial = Policy.admits(&client(Err(RoleProblem::Missing)), Verb::List).unwrap_err();
-        assert_eq!(denial.to_string(), "certificate of alice carries no usable role: it has no role extension");
+        assert_eq!(
+            denial.to_string(),
+            "certificate of alice carries no usable role: it has no role extension"
+        );
         let denial = Policy.admits(&client(Ok("boss")), Verb::List).unwrap_err();
         assert!(denial.to_string().ends_with("unknown role \"boss\"; known are admin and user"), "{denial}");
         let denial = Policy.admits(&client(Ok("user")), Verb::Stop).unwrap_err();
-        assert_eq!((denial.to_string().as_str(), denial.rule()), ("role \"user\" may not stop", "default: not listed"));
+        assert_eq!(
+            (denial.to_string().as_str(), denial.rule()),
+            ("role \"user\" may not stop", "default: not listed")
+        );
     }
 }

@@ -3,16 +3,16 @@
 //! Going down (SIGTERM, SIGINT) the listener is closed, followers and waiters are told that the worker goes and their
 //! job stays, short calls finish, and within [`DRAIN_TIMEOUT`] the process ends. A second signal ends it at once.
 
-use std::future::Future;
-use std::io;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context;
 use jobworker_proto::v1::FILE_DESCRIPTOR_SET;
 use jobworker_proto::v1::job_worker_server::JobWorkerServer;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -37,7 +37,7 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// The largest HTTP/2 frame that is taken; the client's own setting says how large those may be that it gets.
 const FRAME_BYTES: u32 = 1 << 20;
-/// The most of answers that is kept per stream for a client that does not read, is up to the client's windows.
+/// The longest headers of a request.
 const HEADER_LIST_BYTES: u32 = 16 << 10;
 
 /// Serves until SIGTERM or SIGINT.
@@ -66,6 +66,8 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
     let engine = engine(&config, shutdown.clone()).await?;
+    // After the spawner was started: what jobs inherit stays as it is.
+    raise_open_files();
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");
     let incoming = tls::incoming(listener, tls, config.door.clone());
@@ -88,9 +90,12 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(Engine::new(JobsDir::new(&config.state_dir), spawner, hub, shutdown))
 }
 
-/// Serves `incoming` until `shutdown`, then as this module says.
-async fn serve(
-    incoming: impl tokio_stream::Stream<Item = Result<tls::Connection, std::convert::Infallible>>,
+/// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.
+///
+/// # Errors
+/// When the server breaks.
+pub async fn serve(
+    incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
     engine: Engine,
     config: &Config,
     shutdown: CancellationToken,
@@ -108,13 +113,12 @@ async fn serve(
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .max_concurrent_streams(config.max_calls_per_connection)
         .serve_with_incoming_shutdown(routes, incoming, shutdown.clone().cancelled_owned());
-    let server = async { server.await.context("can't serve") };
-    drain(server, health, shutdown).await
+    drain(Box::pin(server), health, shutdown).await
 }
 
 /// Runs the server, and once the worker goes down waits only so long.
 async fn drain(
-    server: impl Future<Output = anyhow::Result<()>>,
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
     mut health: HealthReporter,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -129,11 +133,21 @@ async fn drain(
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        served = server => served,
+        served = server => served.context("can't serve"),
         () = deadline => {
             tracing::warn!("some calls did not finish within {} s", DRAIN_TIMEOUT.as_secs());
             Ok(())
         }
+    }
+}
+
+/// Every connection and every follower holds a descriptor or more; the usual soft limit of 1024 is for programs that
+/// use select(2), see getrlimit(2).
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "can't raise the limit on open files");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The gRPC API: for each call who asks, what for, whether that is allowed, then the engine, then the answer.
 //!
-//! [`Service::authorize`] is the one way to a permit. It asks the policy before it looks at anything of a request, so
+//! `Service::authorize` is the one way to a permit. It asks the policy before it looks at anything of a request, so
 //! a client that may not stop jobs can't find out which there are by trying; and it writes one audit line, always.
 
 mod followers;
@@ -10,7 +10,6 @@ mod routes;
 mod status;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
@@ -26,7 +25,7 @@ use self::followers::{Followers, Seat};
 use self::status::CallError;
 use crate::audit::{self, Asked, Decision};
 use crate::job::engine::{Engine, Follower};
-use crate::policy::action::{self, Action, Verb};
+use crate::policy::action::{self, Action};
 use crate::policy::{Permit, Policy};
 use crate::tls::Peer;
 
@@ -211,7 +210,10 @@ fn limits_text(limits: &v1::Limits) -> Option<String> {
 }
 
 /// The follower's events as responses. The seat is taken for as long as they may be read.
-fn responses(follower: Follower, seat: Seat) -> impl Stream<Item = Result<v1::StreamResponse, Status>> + Send {
+fn responses(
+    follower: Follower,
+    seat: Seat,
+) -> impl Stream<Item = Result<v1::StreamResponse, Status>> + Send {
     stream::unfold((follower, seat), async |(mut follower, seat)| {
         let event = follower.next().await?;
         let response = event.map(|event| reply::event(event, seat.client())).map_err(Status::from);

@@ -62,12 +62,13 @@ fn answer(connection: &mut UnixStream, reply: &StartReply) {
 
 /// From birth to the end.
 fn accompany(born: Born) {
-    let Born { folder, mut state, mut confinement, mut capture, control, signals, main, timeout_at } = born;
+    let Born { folder, mut state, mut confinement, mut capture, mut control, signals, main, timeout_at } =
+        born;
     let (ended, stop) = Life {
         main,
         confinement: &mut confinement,
         capture: &mut capture,
-        control,
+        control: &mut control,
         signals: &signals,
         timeout_at,
         record_stopping: &mut |reason| {

@@ -52,9 +52,9 @@ pub struct Args {
 ///
 /// # Errors
 /// When the socket, the state folder or the users are not to be had.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     let socket = args.socket.clone().unwrap_or_else(|| args.state_dir.join("spawner.sock"));
-    let host = Host::prepare(&args)?;
+    let host = Host::prepare(args)?;
     host.describe();
     let mut server = Server::bind(&socket, &host, args.exit_when_idle)
         .with_context(|| format!("can't listen for the worker on {}", socket.display()))?;

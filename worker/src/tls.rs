@@ -92,7 +92,10 @@ pub fn server_config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-fn client_verifier(files: &Files, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn client_verifier(
+    files: &Files,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("the CA", &files.ca)? {
         roots.add(certificate).map_err(unusable("the CA", &files.ca))?;
@@ -141,7 +144,9 @@ fn pem_reason(error: &pem::Error, kind: &str) -> String {
 
 fn key_reason(error: &rustls::Error, cert: &Path) -> String {
     match error {
-        rustls::Error::InconsistentKeys(_) => format!("it is not the key of the certificate {}", cert.display()),
+        rustls::Error::InconsistentKeys(_) => {
+            format!("it is not the key of the certificate {}", cert.display())
+        }
         other => other.to_string(),
     }
 }

@@ -1,13 +1,14 @@
 //! Who gets in: a certificate that does not verify never reaches a handler. The worker answers with a TLS alert, jobctl
 //! turns it into words, nothing is executed, and the audit log has one line for each attempt.
 
+use std::fs;
 use std::sync::Arc;
 
 use jobworker_tests::client::{self, refusal, start};
 use jobworker_tests::pki::{Identity, role_extension, role_value};
 use jobworker_tests::wait::{until, until_equal};
 use jobworker_tests::{Pki, Worker};
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::AlertDescription;
 use rustls::version::{TLS12, TLS13};
 use tonic_health::pb::HealthCheckRequest;
@@ -17,7 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::support::{Belongings, jobctl_as};
+use crate::support::{Answer, Belongings, jobctl_as};
 
 /// An admin by role, so that only what `edit` does to the certificate can keep it out.
 fn odd_admin(pki: &Pki, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Identity {
@@ -76,14 +77,23 @@ async fn certificates_that_do_not_verify_are_refused_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_of_another_ca_is_refused() {
+async fn a_certificate_of_another_ca_is_refused_whatever_that_calls_itself() {
     let worker = Worker::start();
-    let pki = Pki::new();
-    let (other, eve) = (pki.client("eve", "admin", &[]), worker.pki.identity("eve"));
-    std::fs::copy(&other.cert, &eve.cert).expect("a writable folder");
-    std::fs::copy(&other.key, &eve.key).expect("a writable folder");
-    expect_refused(&worker, "eve", AlertDescription::UnknownCA, &["not signed by a CA", "test CA"]).await;
-    expect_audit_lines(&worker, 2).await;
+    let namesake = Pki::new();
+    let (other, eve) = (namesake.client("eve", "admin", &[]), worker.pki.identity("eve"));
+    fs::copy(&other.cert, &eve.cert).expect("a writable folder");
+    fs::copy(&other.key, &eve.key).expect("a writable folder");
+    expect_refused(&worker, "eve", AlertDescription::DecryptError, &["(eve)", "not signed by a CA"]).await;
+
+    let own = odd_admin(&worker.pki, "mallory", |_| {});
+    let key = KeyPair::from_pem(&fs::read_to_string(&own.key).expect("a key")).expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "mallory");
+    params.custom_extensions.push(role_extension(&role_value("admin")));
+    fs::write(&own.cert, params.self_signed(&key).expect("a signature").pem()).expect("a writable folder");
+    let words = ["not signed by a CA that the worker knows", "CN=mallory"];
+    expect_refused(&worker, "mallory", AlertDescription::UnknownCA, &words).await;
+    expect_audit_lines(&worker, 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +118,7 @@ async fn nobody_gets_in_without_a_certificate_or_with_tls_1_2() {
     expect_audit_lines(&worker, 2).await;
     let mut jobctl = worker.jobctl_as("alice", &["list"]);
     jobctl.env_remove("JOBCTL_CERT").env("HOME", "/nonexistent").env_remove("JOBCTL_CONFIG");
-    crate::support::Answer::of(&mut jobctl).with_code(1).saying(&["no --cert", "--cert FILE"]);
+    Answer::of(&mut jobctl).with_code(1).saying(&["no --cert", "--cert FILE"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,7 +126,7 @@ async fn a_client_that_does_not_trust_the_worker_says_why() {
     let (worker, other) = (Worker::start(), Pki::new());
     let mut jobctl = worker.jobctl_as("alice", &["list"]);
     jobctl.env("JOBCTL_CA", other.ca());
-    let answer = crate::support::Answer::of(&mut jobctl).with_code(1);
+    let answer = Answer::of(&mut jobctl).with_code(1);
     answer.saying(&["cannot trust the worker at 127.0.0.1", "not signed by the CA in"]);
 }
 
@@ -134,7 +144,7 @@ async fn health_and_reflection_answer_only_over_mutual_tls() {
     let stranger = client::channel(&worker.address, &ca, None, &[&TLS13]).await;
     let Ok(stranger) = stranger else { return };
     HealthClient::new(stranger.clone()).check(check).await.expect_err("no health without a certificate");
-    let request = tokio_request();
+    let request = list_services();
     ServerReflectionClient::new(stranger)
         .server_reflection_info(request)
         .await
@@ -142,7 +152,7 @@ async fn health_and_reflection_answer_only_over_mutual_tls() {
 }
 
 async fn reflected_services(channel: tonic::transport::Channel) -> Vec<String> {
-    let request = tokio_request();
+    let request = list_services();
     let answer =
         ServerReflectionClient::new(channel).server_reflection_info(request).await.expect("an answer");
     let message = answer.into_inner().message().await.expect("a message").expect("one at least");
@@ -154,7 +164,7 @@ async fn reflected_services(channel: tonic::transport::Channel) -> Vec<String> {
     }
 }
 
-fn tokio_request() -> tonic::Request<impl futures_util::Stream<Item = ServerReflectionRequest>> {
+fn list_services() -> tonic::Request<impl futures_util::Stream<Item = ServerReflectionRequest>> {
     let list = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),

@@ -172,6 +172,8 @@ async fn what_is_no_job_is_not_found_and_a_short_prefix_is_ambiguous() {
     let words = ["\"aaa\"", &ids[0][..8], &ids[1][..8]];
     jobctl(&worker, &["status", "aaa"]).with_code(1).saying(&words);
     jobctl(&worker, &["status", "aaab"]).with_code(0);
+    jobctl(&worker, &["stop", ""]).with_code(1).saying(&["\"\" is no job's id"]);
+    jobctl(&worker, &["wait", "not-an-id"]).with_code(125).saying(&["\"not-an-id\" is no job's id"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,11 @@
-//! A Start with the client's own id can be repeated: one id is one job, executed once.
+//! What can be asked twice: a Start with the client's own id is one job, executed once; every Stop of a job gets the same
+//! answer.
 
 use std::fs;
 
 use jobworker_tests::Worker;
-use jobworker_tests::api::StartRequest;
-use jobworker_tests::client::{shell, wait};
+use jobworker_tests::api::{StartRequest, StopRequest};
+use jobworker_tests::client::{shell, start, wait};
 use tonic::Code;
 
 use crate::support::{details, jobctl};
@@ -66,4 +67,26 @@ async fn ten_clients_with_one_id_start_one_job() {
     }
     wait(&mut worker.admin().await, ID).await.expect("it ends");
     assert_eq!(fs::read_to_string(&trace).expect("written by the job"), "executed\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_clients_that_stop_a_job_at_once_get_the_same_answer() {
+    let worker = Worker::start();
+    let mut admin = worker.admin().await;
+    let script = "trap 'sleep 0.3; exit 7' TERM; while :; do sleep 0.05; done";
+    let job = start(&mut admin, shell(script)).await.expect("a job").id;
+    let mut stops = Vec::new();
+    for _ in 0..20 {
+        let (mut client, job) = (worker.admin().await, job.clone());
+        let stop = StopRequest { job, ..StopRequest::default() };
+        stops.push(tokio::spawn(async move { client.stop(stop).await }));
+    }
+    let ended = wait(&mut admin, &job).await.expect("the end");
+    for stop in stops {
+        let answer = stop.await.expect("no panic").expect("no error").into_inner().job.expect("a job");
+        assert_eq!((&answer.outcome, answer.finished_unix_usec), (&ended.outcome, ended.finished_unix_usec));
+    }
+    let late = StopRequest { job, ..StopRequest::default() };
+    let late = admin.stop(late).await.expect("no error after the end").into_inner().job.expect("a job");
+    assert_eq!(late.outcome, ended.outcome);
 }

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jobworker_tests::Worker;
-use jobworker_tests::client::{everything, shell, start};
+use jobworker_tests::api::SignalRequest;
+use jobworker_tests::client::{everything, run, shell, start, wait};
 use jobworker_tests::wait::{PATIENCE, until};
 
 /// How long nothing may happen.
@@ -27,19 +28,30 @@ async fn idle_followers_and_jobs_make_no_system_calls() {
         stream.message().await.expect("no error").expect("the first line");
         followers.push((client, stream));
     }
+    let (mut waiter, id) = (worker.user().await, job.id.clone());
+    let waiting = tokio::spawn(async move { wait(&mut waiter, &id).await });
+    until("the wait has begun", || worker.audit().iter().any(|line| line["action"] == "wait").then_some(()));
     let shim = shim_of(job.pid.expect("it runs"));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let calls = folder.path().join("calls");
-    let strace = Tracer::attach(&[worker.pid(), worker.spawner_pid(), shim], &calls);
+    let watched = [worker.pid(), worker.spawner_pid(), shim];
+    let strace = Tracer::attach(&watched, &calls);
     let before = settled(&calls);
     tokio::time::sleep(WATCHED).await;
     let after = fs::read_to_string(&calls).expect("strace writes");
     assert_eq!(after.strip_prefix(&before), Some(""), "system calls while idle:\n{after}");
-    // That the tracer would have seen one: the same worker, asked for something.
-    let list = jobworker_tests::api::ListRequest {};
-    followers[0].0.list(list).await.expect("the worker still serves");
-    until("strace saw the call that did come", || (fs::read_to_string(&calls).ok()? != after).then_some(()));
+    // That the tracer would have seen one: each of the three has something to do now.
+    let mut admin = worker.admin().await;
+    let signal = SignalRequest { job: job.id.clone(), signal: "CONT".to_owned(), all: false };
+    admin.signal(signal).await.expect("the shim is asked");
+    run(&mut admin, shell("exit 0")).await.expect("the spawner is asked");
+    for pid in watched {
+        let has_called =
+            || fs::read_to_string(&calls).ok()?[after.len()..].contains(&format!("{pid} ")).then_some(());
+        until("strace saw a call that did come", has_called);
+    }
     drop(strace);
+    assert!(!waiting.is_finished(), "somebody waited all along");
 }
 
 fn shim_of(main: u32) -> u32 {

@@ -46,7 +46,7 @@ fn status_tells_programs_everything() {
         ("outcome", Value::Null),
         ("finished_unix_usec", Value::Null),
         ("output_bytes", 0.into()),
-        ("processes", 1.into()),
+        ("processes", worker.cgroup().map(|_| 1).into()),
     ];
     for (key, value) in expected {
         assert_eq!(job[key], value, "{key}: {job:#}");
@@ -54,7 +54,7 @@ fn status_tells_programs_everything() {
     assert_eq!(job["owner"]["name"], "alice");
     assert_eq!(job["owner"]["role"], "admin");
     assert_eq!(job["process"]["threads"], 1);
-    assert_eq!(job["process"]["state"], "S");
+    assert!(["R", "S", "D"].map(Into::into).contains(&job["process"]["state"]), "{job:#}");
     assert!(job["process"]["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{job:#}");
     let pid = u32::try_from(job["pid"].as_u64().expect("a pid")).expect("a pid");
     assert_eq!(census::status_line(pid, "Name").as_deref(), Some("sleep"), "the pid is the main process's");

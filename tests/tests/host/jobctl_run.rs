@@ -112,9 +112,10 @@ fn interrupt(child: &Child) {
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
     let worker = Worker::start();
     let id = "0b5c7b0e-6f3c-4d39-9d3b-6f4e1f9d2a11";
+    let much = "yes line | head -c 50000000; exec sleep 300";
     // As `jobctl run … | head -1`.
     let mut run =
-        worker.jobctl_as("alice", &["run", "--id", id, "--", "yes", "line"]).spawn().expect("jobctl");
+        worker.jobctl_as("alice", &["run", "--id", id, "--", "sh", "-c", much]).spawn().expect("jobctl");
     let mut reader = BufReader::new(run.stdout.take().expect("a pipe"));
     let mut line = String::new();
     reader.read_line(&mut line).expect("a line");
@@ -129,7 +130,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
         jobctl(&worker, &["status", id]).stdout.contains("stopped by alice")
     });
     // The same for one that streams: that leaves the job alone.
-    let job = jobctl(&worker, &["start", "--", "sh", "-c", "yes line; exec sleep 300"]).stdout;
+    let job = jobctl(&worker, &["start", "--", "sh", "-c", much]).stdout;
     let mut stream = worker.jobctl_as("bob", &["stream", job.trim_end()]).spawn().expect("jobctl");
     drop(stream.stdout.take());
     assert_eq!(until("jobctl has ended", || stream.try_wait().expect("our own child")).code(), Some(0));

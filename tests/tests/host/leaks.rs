@@ -1,6 +1,6 @@
-//! Many jobs come and go, and nothing stays but their folders.
+//! Many jobs and clients come and go, and nothing stays but the jobs' folders.
 
-use jobworker_tests::client::{everything, output, run, shell, spec};
+use jobworker_tests::client::{everything, output, run, shell, spec, start};
 use jobworker_tests::wait::{until, until_equal};
 use jobworker_tests::{Client, Worker, census};
 
@@ -54,7 +54,6 @@ async fn two_hundred_jobs_by_ten_clients_leave_nothing() {
     let worker = Worker::start();
     run(&mut worker.admin().await, spec(&["true"])).await.expect("a first job, so that everything is warm");
     until_equal("it is gone", &0, || census::descendants(worker.spawner_pid()).len());
-    until_equal("and its client", &true, || census::descriptors(worker.pid()) > 0);
     let before = Held::by(&worker);
     let mut users = Vec::new();
     for number in 0..CLIENTS {
@@ -72,5 +71,28 @@ async fn two_hundred_jobs_by_ten_clients_leave_nothing() {
     until(&format!("no more is held than before, {before:?}"), || {
         let now = Held::by(&worker);
         now.is_no_more_than(&before).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_that_vanish_leave_nothing() {
+    let worker = Worker::start();
+    let mut admin = worker.admin().await;
+    let job = start(&mut admin, shell("echo up; exec sleep 300")).await.expect("a job").id;
+    let before = Held::by(&worker);
+    let mut followers = Vec::new();
+    for _ in 0..60 {
+        let mut client = worker.user().await;
+        let mut stream = client.stream(everything(&job)).await.expect("the output").into_inner();
+        stream.message().await.expect("no error").expect("the first line");
+        followers.push((client, stream));
+    }
+    assert!(
+        census::descriptors(worker.pid()) >= before.worker_descriptors + 60,
+        "each has its own connection"
+    );
+    drop(followers);
+    until(&format!("no more is held than before, {before:?}"), || {
+        Held::by(&worker).is_no_more_than(&before).then_some(())
     });
 }

@@ -2,6 +2,7 @@
 //! neither root nor a writable cgroup; what needs the kernel's limits is in the `privileged` tests.
 
 mod admission;
+mod audit;
 mod bad_input;
 mod caps;
 mod certs;

@@ -6,7 +6,7 @@ use jobworker_tests::client::{Output, everything, output, run, shell, spec, star
 use jobworker_tests::wait::until_equal;
 use jobworker_tests::{Client, Worker};
 
-use crate::support::{jobctl, start_script, wait_for_file};
+use crate::support::{jobctl, start_script, wait_for_file, write_in_turn};
 
 async fn from(client: &mut Client, job: &str, from: From) -> Output {
     let request = StreamRequest { from: Some(from), ..everything(job) };
@@ -17,8 +17,8 @@ async fn from(client: &mut Client, job: &str, from: From) -> Output {
 async fn every_offset_is_a_beginning() {
     let worker = Worker::start();
     let mut admin = worker.admin().await;
-    let script = "printf 0123; sleep 0.05; printf 4567 >&2; sleep 0.05; printf 89";
-    let job = run(&mut admin, shell(script)).await.expect("a job");
+    let pieces = [(1, "0123"), (2, "4567"), (1, "89")].map(|(stream, text)| (stream, text.to_owned()));
+    let job = write_in_turn(&mut admin, &pieces).await;
     assert_eq!(job.output_bytes, 10);
     for offset in 0..=12u64 {
         let found = from(&mut admin, &job.id, From::Offset(offset)).await;

@@ -109,7 +109,7 @@ async fn early_late_and_after_the_end_everybody_gets_every_byte() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_for_ten_seconds_delays_nobody_and_loses_nothing() {
-    const BYTES: u64 = 80_000_000;
+    const BYTES: u64 = 40_000_000;
     const STOPS: Duration = Duration::from_secs(10);
     let worker = Worker::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -132,4 +132,15 @@ async fn a_reader_that_stops_for_ten_seconds_delays_nobody_and_loses_nothing() {
     );
     expect_whole(&slow.await.expect("no panic"), BYTES);
     assert!(started.elapsed() >= STOPS);
+}
+
+#[test]
+fn jobctl_hands_on_every_byte() {
+    let worker = Worker::start();
+    let actor = binary("actor");
+    let actor = actor.to_str().expect("a UTF-8 path");
+    let ran = worker.jobctl(&["run", "--", actor, "random", "50000000", "42"]);
+    assert_eq!((ran.status.code(), ran.stdout.len()), (Some(0), 50_000_000));
+    let hash: String = Sha256::digest(&ran.stdout).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(String::from_utf8_lossy(&ran.stderr).trim_end(), hash);
 }

@@ -1,10 +1,13 @@
 //! What a role may do: a good certificate with no usable role is unauthenticated, a user may look and not touch.
 
+use std::time::Duration;
+
 use jobworker_tests::api::{ListRequest, SignalRequest, StartRequest, StatusRequest, StopRequest};
 use jobworker_tests::client::{everything, output, run, spec, start, wait};
 use jobworker_tests::pki::{role_extension, role_value};
 use jobworker_tests::wait::until_equal;
 use jobworker_tests::{Client, Worker, client};
+use time::OffsetDateTime;
 use tonic::{Code, Status};
 
 use crate::support::{Belongings, details, jobctl, jobctl_as, start_script};
@@ -113,4 +116,40 @@ async fn a_job_is_owned_by_the_first_uri_and_tells_the_certificate() {
     assert_eq!(owner.role, "admin");
     assert_eq!(owner.fingerprint_sha256.len(), 64);
     assert!(!owner.serial.is_empty() && owner.serial.chars().all(|digit| digit.is_ascii_hexdigit()));
+}
+
+#[test]
+fn the_environment_is_only_its_owners_to_see() {
+    let worker = Worker::start();
+    let args = ["start", "--env", "TOKEN=hunter2", "--", "true"];
+    let job = jobctl(&worker, &args).with_code(0).stdout.trim_end().to_owned();
+    for args in [&["status", &job][..], &["status", &job, "--output", "json"], &["list", "--output", "json"]]
+    {
+        assert!(!jobctl_as(&worker, "bob", args).with_code(0).stdout.contains("hunter2"), "{args:?}");
+        assert!(jobctl(&worker, args).with_code(0).stdout.contains("hunter2"), "{args:?}");
+    }
+    assert!(worker.log().iter().all(|line| !line.contains("hunter2")), "nor does the log tell it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_does_not_outlive_its_certificate() {
+    let worker = Worker::start();
+    let end = OffsetDateTime::now_utc() + Duration::from_secs(4);
+    let identity = worker.pki.odd_client("shortly", |params| {
+        params.not_after = end;
+        params.custom_extensions.push(role_extension(&role_value("admin")));
+    });
+    let mut client = worker.client(&identity).await;
+    client.list(ListRequest {}).await.expect("still valid");
+    let refused = loop {
+        match client.list(ListRequest {}).await {
+            Ok(_) => assert!(OffsetDateTime::now_utc() < end + Duration::from_secs(10), "never refused"),
+            Err(refused) => break refused,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    assert!(refused.message().contains("certificate of shortly expired on"), "{refused}");
+    assert_eq!(start(&mut client, spec(&["true"])).await.expect_err("expired").code(), Code::Unauthenticated);
+    assert_eq!(Belongings::of(&worker), Belongings::none());
 }

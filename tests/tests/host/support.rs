@@ -1,14 +1,18 @@
 //! What several of these tests need: jobctl's answers, a refusal's details, and what a worker has of jobs.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use jobworker_tests::api::Job;
+use jobworker_tests::api::stream_response::Event;
+use jobworker_tests::client::{everything, shell, start, wait};
 use jobworker_tests::wait::until;
-use jobworker_tests::{Worker, census};
+use jobworker_tests::{Client, Worker, census};
 use tonic::Status;
 use tonic_types::StatusExt;
 
@@ -154,6 +158,33 @@ impl Belongings {
     pub(crate) fn none() -> Self {
         Self { folders: BTreeSet::new(), groups: BTreeSet::new(), processes: Vec::new() }
     }
+}
+
+/// Runs a job that writes these pieces (to stream 1 or 2) in turn, each when a reader has the one before: without that,
+/// nobody can tell in which order two pipes were written to.
+pub(crate) async fn write_in_turn(client: &mut Client, pieces: &[(u8, String)]) -> Job {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gate = |number: usize| folder.path().join(number.to_string());
+    let script: String = pieces
+        .iter()
+        .enumerate()
+        .map(|(number, (stream, text))| {
+            format!("printf '{text}' >&{stream}; {}\n", wait_for_file(&gate(number)))
+        })
+        .collect();
+    let job = start(client, shell(&script)).await.expect("a job");
+    let mut stream = client.stream(everything(&job.id)).await.expect("its output").into_inner();
+    let mut got = String::new();
+    for (number, (_, text)) in pieces.iter().enumerate() {
+        while !got.ends_with(&text.replace("\\n", "\n")) {
+            match stream.message().await.expect("no error").expect("not the end").event.expect("an event") {
+                Event::Chunk(chunk) => got.push_str(&String::from_utf8_lossy(&chunk.data)),
+                other => panic!("not output: {other:?}"),
+            }
+        }
+        fs::write(gate(number), "").expect("a writable folder");
+    }
+    wait(client, &job.id).await.expect("it ends")
 }
 
 /// A file that a script waits for: `while [ ! -e FILE ]; do sleep 0.01; done`.

@@ -21,6 +21,7 @@ async fn half_a_cpu_is_half_a_cpu_for_two_threads() {
     assert_ended(&job, Cause::Exited, Ended::ExitCode(0));
     let usage = job.usage.expect("evidence");
     let cpu_usec = usage.cpu_usec.expect("CPU time");
+    println!("half a CPU for 5 s: {cpu_usec} µs");
     assert!((2_375_000..=2_625_000).contains(&cpu_usec), "not within 5 % of 2.5 s: {usage:?}");
     assert!(usage.cpu_throttled_periods > Some(30) && usage.cpu_throttled_usec > Some(0), "{usage:?}");
     let parts = usage.cpu_user_usec.unwrap_or(0) + usage.cpu_system_usec.unwrap_or(0);
@@ -44,6 +45,7 @@ async fn weights_share_one_cpu() {
     }
     let (light, heavy) = (after.0 - before.0, after.1 - before.1);
     let ratio = f64::from(heavy) / f64::from(light);
+    println!("weights 100 and 300 share 1 : {ratio:.3}");
     assert!((2.7..=3.3).contains(&ratio), "{light} µs and {heavy} µs: 1 : {ratio:.2}");
     assert!(light + heavy > 5_000_000, "both together did not fill the CPU: {light} µs and {heavy} µs");
 }

@@ -23,6 +23,7 @@ async fn writes_take_eight_seconds(how: &str) {
     std::fs::remove_file(&file).expect("the file was written");
     assert_ended(&job, Cause::Exited, Ended::ExitCode(0));
     let msec: u64 = written.trim().parse().expect("milliseconds");
+    println!("8 MB {how} at 1 MB/s: {msec} ms");
     assert!((7_200..=8_800).contains(&msec), "8 MB at 1 MB/s took {msec} ms");
     let usage = job.usage.expect("evidence").io;
     let disk =

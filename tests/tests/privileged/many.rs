@@ -1,8 +1,5 @@
 //! Many jobs at once leave nothing behind.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-
 use futures_util::future::join_all;
 use jobworker_tests::Client;
 use jobworker_tests::api::outcome::Ended;
@@ -17,27 +14,25 @@ use crate::setup::Setup;
 const CLIENTS: usize = 20;
 const JOBS_EACH: usize = 25;
 
-/// What must be as it was.
-#[derive(Debug, PartialEq)]
-struct Census {
-    groups: BTreeSet<PathBuf>,
-    shims_and_jobs: Vec<u32>,
-    worker_descriptors: usize,
-    worker_threads: usize,
-    spawner_descriptors: usize,
-    spawner_threads: usize,
+/// What there must be no more of afterwards.
+fn census(setup: &Setup) -> [(&'static str, usize); 6] {
+    let (worker, spawner) = (setup.worker.pid(), setup.worker.spawner_pid());
+    [
+        ("groups", setup.subtree.jobs().len()),
+        ("shims and jobs", descendants(spawner).len()),
+        ("the worker's descriptors", descriptors(worker)),
+        ("the worker's threads", threads(worker)),
+        ("the spawner's descriptors", descriptors(spawner)),
+        ("the spawner's threads", threads(spawner)),
+    ]
 }
 
-fn census(setup: &Setup) -> Census {
-    let (worker, spawner) = (setup.worker.pid(), setup.worker.spawner_pid());
-    Census {
-        groups: setup.subtree.jobs(),
-        shims_and_jobs: descendants(spawner),
-        worker_descriptors: descriptors(worker),
-        worker_threads: threads(worker),
-        spawner_descriptors: descriptors(spawner),
-        spawner_threads: threads(spawner),
-    }
+/// Waits until there is no more of anything: the runtime's idle threads go after ten seconds.
+fn until_no_more(setup: &Setup, before: &[(&'static str, usize); 6]) {
+    until_equal("more than before", &Vec::new(), || {
+        let now = census(setup).into_iter().zip(before);
+        now.filter(|((_, now), (_, before))| now > before).map(|(now, _)| now).collect()
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +41,7 @@ async fn five_hundred_jobs_by_twenty_clients_leave_nothing_behind() {
     let before = census(&setup);
     // One whose output is followed, for what is made when it is first needed.
     finish(&mut setup.worker.admin().await, spec(&["true"])).await;
-    until_equal("after one job", &before, || census(&setup));
+    until_no_more(&setup, &before);
 
     let clients = join_all((0..CLIENTS).map(|_| setup.worker.admin())).await;
     join_all(clients.into_iter().map(run_some)).await;
@@ -54,8 +49,7 @@ async fn five_hundred_jobs_by_twenty_clients_leave_nothing_behind() {
     assert_eq!(list.jobs.len(), CLIENTS * JOBS_EACH + 1);
     let errors: Vec<_> = setup.worker.log().into_iter().filter(|line| is_trouble(line)).collect();
     assert_eq!(errors, [""; 0]);
-    // The runtime's idle threads go after ten seconds.
-    until_equal("after all jobs", &before, || census(&setup));
+    until_no_more(&setup, &before);
 }
 
 async fn run_some(mut client: Client) {

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -21,6 +22,17 @@ pub struct Settings {
     /// The least serious events that are logged.
     #[arg(long = "log-level", value_name = "LEVEL", env = "JOBWORKER_LOG_LEVEL", default_value = "info")]
     pub level: Level,
+}
+
+impl Settings {
+    /// The flags that say the same to another process of this program.
+    pub fn to_args(self) -> [String; 2] {
+        let name = |value: Option<PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
+        [
+            format!("--log-format={}", name(self.format.to_possible_value())),
+            format!("--log-level={}", name(self.level.to_possible_value())),
+        ]
+    }
 }
 
 /// The form of a line.

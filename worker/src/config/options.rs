@@ -61,7 +61,13 @@ pub struct Options {
     #[arg(long, value_name = "USER", env = "JOBWORKER_DEFAULT_USER", help_heading = "Jobs")]
     pub default_user: Option<String>,
     /// Another OS user that jobs may run as; repeatable.
-    #[arg(long, value_name = "USER", env = "JOBWORKER_ALLOW_USER", value_delimiter = ',', help_heading = "Jobs")]
+    #[arg(
+        long,
+        value_name = "USER",
+        env = "JOBWORKER_ALLOW_USER",
+        value_delimiter = ',',
+        help_heading = "Jobs"
+    )]
     pub allow_user: Option<Vec<String>>,
     /// How long a stopped job has to end before it is killed, where the client does not say [default: 10s].
     #[arg(long, value_name = "TIME", env = "JOBWORKER_GRACE", help_heading = "Jobs")]
@@ -142,6 +148,8 @@ where
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map(Some).map_err(|error| {
-        de::Error::custom(format!("{text:?} is not a time: {error}; a number with a unit is needed, like \"10s\""))
+        de::Error::custom(format!(
+            "{text:?} is not a time: {error}; a number with a unit is needed, like \"10s\""
+        ))
     })
 }

@@ -84,7 +84,10 @@ fn what_is_wrong_in_the_file_is_named() {
 #[test]
 fn what_is_missing_is_named() {
     let error = Config::load(flags(&["--ca", "ca.pem"])).unwrap_err();
-    assert!(words(&error).starts_with("--cert is missing: the worker's certificate; it may also be JOBWORKER_CERT"));
+    assert!(
+        words(&error)
+            .starts_with("--cert is missing: the worker's certificate; it may also be JOBWORKER_CERT")
+    );
     let error = Config::load(flags(&["--config", "/no/such/worker.toml"])).unwrap_err();
     assert!(words(&error).contains("/no/such/worker.toml"), "{error}");
 }

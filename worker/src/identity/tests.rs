@@ -99,7 +99,8 @@ fn a_certificate_that_names_nobody_is_refused() {
         assert_eq!(refused, Err(IdentityError::BadName { which: "common name" }), "{name:?}");
     }
     let long = format!("spiffe://{}", "x".repeat(MAX_NAME_BYTES));
-    let refused = identity(|params| params.subject_alt_names = vec![SanType::URI(long.as_str().try_into().unwrap())]);
+    let refused =
+        identity(|params| params.subject_alt_names = vec![SanType::URI(long.as_str().try_into().unwrap())]);
     assert_eq!(refused, Err(IdentityError::BadName { which: "first URI name" }));
 }
 
@@ -108,7 +109,10 @@ fn what_is_no_certificate_is_refused() {
     let mut der = certificate(|_| {});
     der.push(0);
     for bad in [&b""[..], b"x", &der, &der[..100]] {
-        assert!(matches!(ClientIdentity::from_der(bad, &RoleOid::default()), Err(IdentityError::Malformed(_))));
+        assert!(matches!(
+            ClientIdentity::from_der(bad, &RoleOid::default()),
+            Err(IdentityError::Malformed(_))
+        ));
     }
 }
 

@@ -19,5 +19,6 @@ pub(crate) fn revocation_list_next_update(der: &[u8]) -> Option<i64> {
 
 /// A time as people read it.
 pub(crate) fn utc(unix_sec: i64) -> String {
-    Timestamp::from_second(unix_sec).map_or_else(|_| format!("{unix_sec} s after 1970"), |time| time.to_string())
+    Timestamp::from_second(unix_sec)
+        .map_or_else(|_| format!("{unix_sec} s after 1970"), |time| time.to_string())
 }

@@ -9,7 +9,7 @@
 //! | `control`    | FIFO, shim reads | one-line requests ([`crate::shim::control`])                    |
 //! | `lock`       | flock by the shim | held: the shim lives                                            |
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -141,29 +141,12 @@ impl Folder {
         }
     }
 
-    /// Whether the job's shim lives: it holds the lock.
-    ///
-    /// # Errors
-    /// When the lock can't be opened or tried.
-    pub fn shim_lives(&self) -> Result<bool, FolderError> {
-        let path = self.file(LOCK);
-        let failed = |operation, source| FolderError::Io { operation, path: path.clone(), source };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(failed("open", error)),
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(fs::TryLockError::WouldBlock) => Ok(true),
-            Err(fs::TryLockError::Error(error)) => Err(failed("lock", error)),
-        }
-    }
-
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FolderError> {
         let path = self.file(name);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| FolderError::Malformed { path, source }),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| FolderError::Malformed { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(FolderError::Io { operation: "read", path, source }),
         }

@@ -30,7 +30,9 @@ impl FromStr for JobId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         match Uuid::try_parse(text) {
-            Ok(uuid) if uuid.get_version_num() == 4 && uuid.get_variant() == Variant::RFC4122 => Ok(Self(uuid)),
+            Ok(uuid) if uuid.get_version_num() == 4 && uuid.get_variant() == Variant::RFC4122 => {
+                Ok(Self(uuid))
+            }
             _ => Err(InvalidId { value: text.chars().take(64).collect() }),
         }
     }
@@ -56,7 +58,13 @@ mod tests {
     fn only_version_4_is_an_id() {
         let id = JobId::random();
         assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
-        for bad in ["", "x", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "../../../etc", "00000000-0000-0000-0000-000000000000"] {
+        for bad in [
+            "",
+            "x",
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            "../../../etc",
+            "00000000-0000-0000-0000-000000000000",
+        ] {
             let error = bad.parse::<JobId>().unwrap_err().to_string();
             assert!(error.contains("version 4 UUID"), "{error}");
         }

@@ -135,7 +135,9 @@ impl Outcome {
         match self {
             Self::Exited { code } => Some(Ended::Exited(*code)),
             Self::Signaled { signal } => Some(Ended::Signaled(*signal)),
-            Self::Stopped { ended, .. } | Self::TimedOut { ended } | Self::OutOfMemory { ended, .. } => Some(*ended),
+            Self::Stopped { ended, .. } | Self::TimedOut { ended } | Self::OutOfMemory { ended, .. } => {
+                Some(*ended)
+            }
             Self::Lost { .. } => None,
         }
     }

@@ -103,6 +103,9 @@ mod tests {
     fn the_header_tells_version_and_record_size() {
         assert_eq!(&HEADER[..16], b"jobworker index\0");
         assert_eq!(HEADER[16..20], 1u32.to_le_bytes());
-        assert_eq!(usize::try_from(u32::from_le_bytes(HEADER[20..24].try_into().unwrap())).unwrap(), RECORD_BYTES);
+        assert_eq!(
+            usize::try_from(u32::from_le_bytes(HEADER[20..24].try_into().unwrap())).unwrap(),
+            RECORD_BYTES
+        );
     }
 }

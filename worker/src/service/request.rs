@@ -69,11 +69,15 @@ pub(super) fn job(spec: v1::JobSpec, caps: Caps) -> Result<JobRequest> {
 /// A signal by its name, with or without `SIG`, or its number.
 pub(super) fn signal(field: &'static str, text: &str) -> Result<Signal> {
     let upper = text.to_ascii_uppercase();
-    let named = || if upper.starts_with("SIG") { upper.parse().ok() } else { format!("SIG{upper}").parse().ok() };
+    let named =
+        || if upper.starts_with("SIG") { upper.parse().ok() } else { format!("SIG{upper}").parse().ok() };
     let numbered = || text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
     numbered().or_else(named).ok_or_else(|| {
         let shown = shorten(text, SHOWN_BYTES);
-        invalid(field, format!("{shown:?} is not a signal; a name or a number is needed, like TERM, SIGTERM or 15"))
+        invalid(
+            field,
+            format!("{shown:?} is not a signal; a name or a number is needed, like TERM, SIGTERM or 15"),
+        )
     })
 }
 
@@ -93,7 +97,9 @@ pub(super) fn only(number: i32) -> Result<Option<Kind>> {
         Ok(v1::OutputStream::Unspecified) => Ok(None),
         Ok(v1::OutputStream::Stdout) => Ok(Some(Kind::Stdout)),
         Ok(v1::OutputStream::Stderr) => Ok(Some(Kind::Stderr)),
-        Err(_) => Err(invalid("only", format!("{number} is not an output stream; STDOUT is 1, STDERR 2, both 0"))),
+        Err(_) => {
+            Err(invalid("only", format!("{number} is not an output stream; STDOUT is 1, STDERR 2, both 0")))
+        }
     }
 }
 
@@ -108,7 +114,8 @@ fn env(variables: Vec<v1::EnvVar>, caps: Caps) -> Result<Vec<(String, ByteStr)>>
     let variable = |(i, v1::EnvVar { key, value }): (usize, v1::EnvVar)| {
         if key.is_empty() || key.contains(['=', '\0']) {
             let shown = shorten(&key, SHOWN_BYTES);
-            let problem = format!("{shown:?} is not a variable's name; that is not empty and holds no '=' and no NUL");
+            let problem =
+                format!("{shown:?} is not a variable's name; that is not empty and holds no '=' and no NUL");
             return Err(invalid(format_args!("spec.env[{i}].key"), problem));
         }
         if key.len() + 1 + value.len() > MAX_STRING_BYTES {
@@ -122,11 +129,17 @@ fn env(variables: Vec<v1::EnvVar>, caps: Caps) -> Result<Vec<(String, ByteStr)>>
 
 fn check_caps(field: &str, things: &str, count: usize, bytes: usize, caps: Caps) -> Result<()> {
     if count > caps.args {
-        return Err(invalid(field, format!("{count} {things}; this worker takes {} (--max-args)", caps.args)));
+        return Err(invalid(
+            field,
+            format!("{count} {things}; this worker takes {} (--max-args)", caps.args),
+        ));
     }
     if bytes > caps.args_bytes {
         let cap = caps.args_bytes;
-        return Err(invalid(field, format!("{bytes} bytes of {things}; this worker takes {cap} (--max-args-bytes)")));
+        return Err(invalid(
+            field,
+            format!("{bytes} bytes of {things}; this worker takes {cap} (--max-args-bytes)"),
+        ));
     }
     Ok(())
 }
@@ -171,7 +184,10 @@ fn parse_limit<T: FromStr<Err = ParseError>>(field: impl Display, text: &str) ->
 fn user(user: String) -> Result<Option<String>> {
     if user.chars().any(char::is_control) {
         let shown = shorten(&user, SHOWN_BYTES);
-        return Err(invalid("spec.user", format!("{shown:?} holds a control character; no user's name does")));
+        return Err(invalid(
+            "spec.user",
+            format!("{shown:?} holds a control character; no user's name does"),
+        ));
     }
     Ok(Some(user).filter(|user| !user.is_empty()))
 }
@@ -183,7 +199,10 @@ fn workdir(path: Vec<u8>) -> Result<ByteStr> {
         return Err(invalid("spec.workdir", format!("{shown:?} is not absolute; it has to begin with '/'")));
     }
     if path.len() > MAX_PATH_BYTES {
-        return Err(invalid("spec.workdir", format!("{} bytes; a path has at most {MAX_PATH_BYTES}", path.len())));
+        return Err(invalid(
+            "spec.workdir",
+            format!("{} bytes; a path has at most {MAX_PATH_BYTES}", path.len()),
+        ));
     }
     string("spec.workdir", path)
 }
@@ -191,7 +210,8 @@ fn workdir(path: Vec<u8>) -> Result<ByteStr> {
 fn name(name: String) -> Result<Option<String>> {
     if name.chars().any(char::is_control) || name.chars().count() > MAX_NAME_CHARS {
         let shown = shorten(&name, SHOWN_BYTES);
-        let problem = format!("{shown:?} is not at most {MAX_NAME_CHARS} characters without control characters");
+        let problem =
+            format!("{shown:?} is not at most {MAX_NAME_CHARS} characters without control characters");
         return Err(invalid("spec.name", problem));
     }
     Ok(Some(name).filter(|name| !name.is_empty()))

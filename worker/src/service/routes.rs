@@ -34,7 +34,12 @@ impl Routes {
     #[must_use]
     pub fn with<S>(self, service: S) -> Self
     where
-        S: Service<Request, Response = Response, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S: Service<Request, Response = Response, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send + 'static,
     {
         let mut services = Arc::unwrap_or_clone(self.services);
@@ -78,6 +83,10 @@ fn admit(request: &Request) -> Result<(), Status> {
     let (name, not_after) = (peer.identity.name.clone(), peer.identity.not_after());
     let error = CallError::Expired { name, not_after };
     let asked = Asked { action: request.uri().path().to_owned(), ..Asked::default() };
-    audit::decision(peer, &asked, &Decision::Denied { rule: "certificate valid at every call", reason: &error });
+    audit::decision(
+        peer,
+        &asked,
+        &Decision::Denied { rule: "certificate valid at every call", reason: &error },
+    );
     Err(error.into())
 }

@@ -75,8 +75,11 @@ impl From<CallError> for Status {
             tracing::error!(error = words.as_str(), "a call failed on our side");
         }
         let words = shorten(&words, MAX_MESSAGE_BYTES).into_owned();
-        let metadata: HashMap<_, _> =
-            kind.metadata.into_iter().map(|(key, value)| (key.to_owned(), shorten(&value, 256).into_owned())).collect();
+        let metadata: HashMap<_, _> = kind
+            .metadata
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), shorten(&value, 256).into_owned()))
+            .collect();
         let mut details = ErrorDetails::with_error_info(kind.reason.as_str_name(), DOMAIN, metadata);
         if let Some(field) = kind.field {
             details.add_bad_request_violation(field, words.clone());
@@ -93,20 +96,26 @@ impl From<EngineError> for Status {
 
 fn kind(error: &CallError) -> Kind {
     match error {
-        CallError::Invalid(invalid) => Kind::new(Code::InvalidArgument, Reason::InvalidField).field(&invalid.field),
+        CallError::Invalid(invalid) => {
+            Kind::new(Code::InvalidArgument, Reason::InvalidField).field(&invalid.field)
+        }
         CallError::Denied(Denial::NoRole { .. }) => Kind::new(Code::Unauthenticated, Reason::NoRole),
         CallError::Denied(Denial::Denied { verb, .. }) => {
             Kind::new(Code::PermissionDenied, Reason::Denied).metadata("action", verb.as_str())
         }
         CallError::Expired { .. } => Kind::new(Code::Unauthenticated, Reason::Denied),
-        CallError::Cap { cap, .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap),
+        CallError::Cap { cap, .. } => {
+            Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap)
+        }
         CallError::Engine(error) => engine_kind(error),
     }
 }
 
 fn engine_kind(error: &EngineError) -> Kind {
     match error {
-        EngineError::NotFound { text } => Kind::new(Code::NotFound, Reason::JobNotFound).metadata("job", text),
+        EngineError::NotFound { text } => {
+            Kind::new(Code::NotFound, Reason::JobNotFound).metadata("job", text)
+        }
         EngineError::Ambiguous { .. } => Kind::new(Code::InvalidArgument, Reason::JobAmbiguous).field("job"),
         EngineError::InvalidJob { .. } => Kind::new(Code::InvalidArgument, Reason::InvalidField).field("job"),
         EngineError::Exists { id } => {
@@ -168,7 +177,8 @@ mod tests {
     #[test]
     fn a_bad_field_is_named_in_words_and_for_programs() {
         let invalid = InvalidField { field: "spec.args[3]".to_owned(), problem: "holds a NUL".to_owned() };
-        let expected = (Code::InvalidArgument, "INVALID_FIELD".to_owned(), "spec.args[3]: holds a NUL".to_owned());
+        let expected =
+            (Code::InvalidArgument, "INVALID_FIELD".to_owned(), "spec.args[3]: holds a NUL".to_owned());
         let (code, reason, message, field) = status(invalid);
         assert_eq!((code, reason, message), expected);
         assert_eq!(field.as_deref(), Some("spec.args[3]"));
@@ -176,7 +186,8 @@ mod tests {
 
     #[test]
     fn no_role_and_no_right_are_told_apart() {
-        let no_role = Denial::NoRole { name: "eve".to_owned(), reason: "it has no role extension".to_owned() };
+        let no_role =
+            Denial::NoRole { name: "eve".to_owned(), reason: "it has no role extension".to_owned() };
         assert_eq!(status(no_role).0, Code::Unauthenticated);
         let denied = status(Denial::Denied { role: "user".to_owned(), verb: Verb::Stop });
         assert_eq!((denied.0, denied.1.as_str()), (Code::PermissionDenied, "DENIED"));
@@ -185,13 +196,17 @@ mod tests {
     #[test]
     fn every_refusal_of_the_spawner_has_its_code() {
         let code = |kind| {
-            let refusal = Refusal { kind, field: Some("spec.command".to_owned()), message: "words".to_owned() };
+            let refusal =
+                Refusal { kind, field: Some("spec.command".to_owned()), message: "words".to_owned() };
             let (code, reason, message, field) = status(EngineError::Refused(refusal));
             assert_eq!((message.as_str(), field.as_deref()), ("words", Some("spec.command")));
             (code, reason)
         };
         assert_eq!(code(RefusalKind::InvalidField), (Code::InvalidArgument, "INVALID_FIELD".to_owned()));
-        assert_eq!(code(RefusalKind::CommandNotFound), (Code::InvalidArgument, "COMMAND_NOT_FOUND".to_owned()));
+        assert_eq!(
+            code(RefusalKind::CommandNotFound),
+            (Code::InvalidArgument, "COMMAND_NOT_FOUND".to_owned())
+        );
         let not_executable = (Code::InvalidArgument, "COMMAND_NOT_EXECUTABLE".to_owned());
         assert_eq!(code(RefusalKind::CommandNotExecutable), not_executable);
         let missing = (Code::FailedPrecondition, "CONTROLLER_MISSING".to_owned());
@@ -204,7 +219,10 @@ mod tests {
     fn a_cap_is_named() {
         let status = Status::from(CallError::Cap { name: "a".to_owned(), cap: "max-followers", max: 3 });
         let info = status.get_details_error_info().unwrap();
-        assert_eq!((status.code(), info.metadata["cap"].as_str()), (Code::ResourceExhausted, "max-followers"));
+        assert_eq!(
+            (status.code(), info.metadata["cap"].as_str()),
+            (Code::ResourceExhausted, "max-followers")
+        );
     }
 
     #[test]

@@ -121,7 +121,8 @@ fn decode(report: &[u8]) -> BirthError {
         Some(4) => Step::Exec,
         _ => Step::Setup,
     };
-    let errno = report.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(libc::EIO, i32::from_le_bytes);
+    let errno =
+        report.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(libc::EIO, i32::from_le_bytes);
     BirthError { step, errno: nix::Error::from_raw(errno) }
 }
 

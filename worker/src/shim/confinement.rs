@@ -58,7 +58,9 @@ impl Confinement {
     /// When the kernel does not tell.
     pub fn is_empty(&mut self) -> io::Result<bool> {
         match self {
-            Self::Group { events, .. } => events.populated().map(|populated| !populated).map_err(io::Error::other),
+            Self::Group { events, .. } => {
+                events.populated().map(|populated| !populated).map_err(io::Error::other)
+            }
             Self::Descendants => Ok(children(getpid())?.is_empty()),
         }
     }
@@ -82,7 +84,9 @@ impl Confinement {
     pub fn kill(&self) -> io::Result<()> {
         match self {
             Self::Group { group, .. } => group.kill().map_err(io::Error::other),
-            Self::Descendants => children(getpid())?.into_iter().try_for_each(|child| send(child, Signal::SIGKILL)),
+            Self::Descendants => {
+                children(getpid())?.into_iter().try_for_each(|child| send(child, Signal::SIGKILL))
+            }
         }
     }
 }
@@ -90,7 +94,9 @@ impl Confinement {
 /// The children of a single-threaded process of ours (proc_pid_task(5), `children`).
 fn children(parent: Pid) -> io::Result<Vec<Pid>> {
     match fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")) {
-        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()),
+        Ok(text) => {
+            Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect())
+        }
         // Reaped by its parent in the meantime: its children are ours, or its subreaper's, now.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -35,8 +35,8 @@ pub struct Life<'a> {
     pub confinement: &'a mut Confinement,
     /// Its output.
     pub capture: &'a mut Capture,
-    /// Its FIFO.
-    pub control: File,
+    /// Its FIFO. It outlives this: nobody who asks before the outcome is written must find it without a reader.
+    pub control: &'a mut File,
     /// SIGCHLD, and SIGTERM to the shim.
     pub signals: &'a SignalFd,
     /// When its time is up.
@@ -67,7 +67,8 @@ impl Life<'_> {
             while let Some(event) = events.pop_front() {
                 for effect in machine.step(event, Instant::now()) {
                     if effect == Effect::Finish {
-                        let ended = machine.ended().expect("no job finishes before its main process has ended");
+                        let ended =
+                            machine.ended().expect("no job finishes before its main process has ended");
                         return (ended, machine.stop_reason().cloned());
                     }
                     self.carry_out(effect, &machine);
@@ -175,7 +176,7 @@ impl Life<'_> {
     }
 
     fn read_control(&mut self, lines: &mut Lines, events: &mut VecDeque<Event>) {
-        for line in lines.read(&mut self.control) {
+        for line in lines.read(self.control) {
             match Control::decode(&line).and_then(|control| Ok((control.signal()?, control))) {
                 Ok((signal, Control::Stop { grace_msec, by, .. })) => events.push_back(Event::Stop {
                     reason: StopReason::Requested { by },

@@ -182,7 +182,10 @@ mod tests {
             signal: Signal::SIGTERM,
             grace: Duration::from_secs(secs),
         };
-        assert_eq!(machine.step(stop("alice", 5), now), [Effect::RecordStopping, Effect::Signal(Signal::SIGTERM)]);
+        assert_eq!(
+            machine.step(stop("alice", 5), now),
+            [Effect::RecordStopping, Effect::Signal(Signal::SIGTERM)]
+        );
         machine.step(stop("bob", 60), now);
         assert_eq!(machine.kill_at(), Some(now + Duration::from_secs(5)));
         machine.step(stop("bob", 1), now);

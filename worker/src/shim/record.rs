@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, mkfifo};
@@ -12,6 +13,9 @@ use serde::Serialize;
 
 use crate::job::folder::{CONTROL, LOCK, SPEC, STATE};
 use crate::job::{Spec, State};
+
+/// What the names of folders begin with that are not jobs yet; what is left of one belongs to a shim that died.
+pub const UNBORN: &str = ".new.";
 
 /// Who reads the folders besides their writer: the worker's group.
 #[derive(Clone, Copy, Debug)]
@@ -25,27 +29,37 @@ pub struct JobFolder {
     path: PathBuf,
     readers: Readers,
     /// Locked as long as this lives.
-    _lock: File,
+    lock: File,
 }
 
 impl JobFolder {
-    /// Makes the folder with its lock, held, and the `control` FIFO.
+    /// Makes the folder with its lock, held, the `control` FIFO and `spec.json`. It appears under its name with all
+    /// of that inside, or not at all.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when the folder is there; else what went wrong, with nothing left behind.
-    pub fn create(path: &Path, readers: Readers) -> io::Result<Self> {
-        DirBuilder::new().mode(0o700).create(path)?;
-        Self::fill(path, readers).inspect_err(|_| remove_folder(path))
+    pub fn create(path: &Path, readers: Readers, spec: &Spec) -> io::Result<Self> {
+        let hidden = path.with_file_name(format!("{UNBORN}{}.{}", spec.id, std::process::id()));
+        DirBuilder::new().mode(0o700).create(&hidden)?;
+        let lock = create(&hidden.join(LOCK), readers).inspect_err(|_| remove_folder(&hidden))?;
+        let filled = Self { path: hidden.clone(), readers, lock };
+        let made = filled.fill(spec).and_then(|()| rename_new(&hidden, path));
+        match made {
+            Ok(()) => Ok(Self { path: path.to_owned(), ..filled }),
+            Err(error) => {
+                filled.remove();
+                Err(error)
+            }
+        }
     }
 
-    fn fill(path: &Path, readers: Readers) -> io::Result<Self> {
-        let lock = create(&path.join(LOCK), readers)?;
-        lock.try_lock()?;
-        let control = path.join(CONTROL);
+    fn fill(&self, spec: &Spec) -> io::Result<()> {
+        self.lock.try_lock()?;
+        let control = self.path.join(CONTROL);
         mkfifo(&control, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        readers.admit(&control, 0o660)?;
-        readers.admit(path, 0o750)?;
-        Ok(Self { path: path.to_owned(), readers, _lock: lock })
+        self.readers.admit(&control, 0o660)?;
+        self.replace(SPEC, spec, false)?;
+        self.readers.admit(&self.path, 0o750)
     }
 
     /// Takes over the folder of a shim that died; `None` when it lives.
@@ -59,7 +73,7 @@ impl JobFolder {
             other => other?,
         };
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { path: path.to_owned(), readers, _lock: lock })),
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), readers, lock })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -79,14 +93,6 @@ impl JobFolder {
     /// When it can't be opened.
     pub fn control(&self) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(self.path.join(CONTROL))
-    }
-
-    /// Writes `spec.json`.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn write_spec(&self, spec: &Spec) -> io::Result<()> {
-        self.replace(SPEC, spec, false)
     }
 
     /// Writes `state.json`. A job's end goes to the disk before anybody hears of it.
@@ -137,6 +143,11 @@ fn create(path: &Path, readers: Readers) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     readers.admit(path, 0o640)?;
     Ok(file)
+}
+
+/// Never in place of another: then it fails with [`io::ErrorKind::AlreadyExists`].
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
 }
 
 /// Best effort: a folder that is half gone is no job.

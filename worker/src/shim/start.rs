@@ -40,7 +40,7 @@ pub(super) struct Born {
 /// Starts the job; what was made before a failure is removed again.
 pub(super) fn start(spec: &Spec, host: &Host) -> Result<Born, StartReply> {
     let user = host.users.resolve(spec.request.user.as_deref()).map_err(StartReply::Refused)?;
-    let folder = match JobFolder::create(host.jobs.folder(spec.id).path(), host.readers) {
+    let folder = match JobFolder::create(host.jobs.folder(spec.id).path(), host.readers, spec) {
         Ok(folder) => folder,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StartReply::Exists),
         Err(error) => return Err(host_failed("make the job's folder", &error)),
@@ -82,7 +82,8 @@ fn confine(spec: &Spec, host: &Host) -> Result<Confinement, StartReply> {
             return Ok(Confinement::Descendants);
         }
         let controllers = limits.controllers().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let message = format!("spec.limits: they need the controllers {controllers}, and {}", host.without_base);
+        let message =
+            format!("spec.limits: they need the controllers {controllers}, and {}", host.without_base);
         return Err(refused(RefusalKind::ControllerMissing, "spec.limits", message));
     };
     base.create_group(&spec.id.to_string(), limits, spec.request.workdir.as_path())
@@ -106,11 +107,11 @@ fn begin(
     folder: &JobFolder,
     confinement: &Confinement,
 ) -> Result<(State, Parts), StartReply> {
-    folder.write_spec(spec).map_err(|error| host_failed("write spec.json", &error))?;
     let signals = become_parent().map_err(|error| host_failed("become the job's parent", &error))?;
     let (out_read, out_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
     let (err_read, err_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
-    let capture = Capture::new(folder, out_read, err_read).map_err(|error| host_failed("create output", &error))?;
+    let capture =
+        Capture::new(folder, out_read, err_read).map_err(|error| host_failed("create output", &error))?;
     let control = folder.control().map_err(|error| host_failed("open control", &error))?;
     let limits_in_force = in_force(confinement)?;
     let stdin = File::open("/dev/null").map_err(|error| host_failed("open /dev/null", &error))?;
@@ -120,7 +121,10 @@ fn begin(
     let main = birth(&image, confinement.as_group().map(Group::dir), &stdio)
         .map_err(|error| birth_refusal(&error, spec, user, &image))?;
     drop((out_write, err_write));
-    let timeout_at = spec.request.timeout_msec.and_then(|msec| Instant::now().checked_add(Duration::from_millis(msec.get())));
+    let timeout_at = spec
+        .request
+        .timeout_msec
+        .and_then(|msec| Instant::now().checked_add(Duration::from_millis(msec.get())));
 
     let state = State {
         version: FORMAT_VERSION,
@@ -148,7 +152,9 @@ fn become_parent() -> io::Result<SignalFd> {
     told.add(Signal::SIGCHLD);
     told.add(Signal::SIGTERM);
     let mut deaf = told;
-    for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for signal in
+        [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGUSR1, Signal::SIGUSR2]
+    {
         deaf.add(signal);
     }
     deaf.thread_block()?;
@@ -210,12 +216,14 @@ fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, image: &Image) 
             not_executable("it is there, but the interpreter that it names is not (ENOENT)")
         }
         (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
-            let tried = image.programs.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(", ");
+            let tried =
+                image.programs.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(", ");
             let message = format!("spec.command: {command:?} not found: no such file (ENOENT): {tried}");
             refused(RefusalKind::CommandNotFound, "spec.command", message)
         }
         (Step::Exec, Errno::E2BIG) => {
-            let message = format!("spec.args: the kernel refuses arguments and environment of this size: {errno}");
+            let message =
+                format!("spec.args: the kernel refuses arguments and environment of this size: {errno}");
             refused(RefusalKind::InvalidField, "spec.args", message)
         }
         (Step::Exec, errno) => not_executable(&errno.to_string()),

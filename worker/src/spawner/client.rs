@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::protocol::{Attached, MAX_LINE_BYTES, Request, StartReply};
+use crate::config::log;
 use crate::job::Spec;
 
 /// How long the spawner may take to answer. A birth takes milliseconds; a host that is out of memory or disk, longer.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub default_user: Option<String>,
     /// Other OS users that jobs may run as.
     pub allow_users: Vec<String>,
+    /// How it logs, to the same stderr as the worker.
+    pub log: log::Settings,
 }
 
 /// A way to the spawner. Attached to it for as long as this lives, and anew when a new spawner has taken its place.

@@ -42,16 +42,21 @@ impl Host {
         let readers = Readers { group: worker.map(|(_, gid)| gid) };
         let jobs = JobsDir::new(&args.state_dir);
         for path in [args.state_dir.as_path(), jobs.path()] {
-            make_folder(path, readers).with_context(|| format!("can't make the folder {}", path.display()))?;
+            make_folder(path, readers)
+                .with_context(|| format!("can't make the folder {}", path.display()))?;
         }
-        let (base, without_base) = match Base::find(args.cgroup.as_deref()).and_then(|path| Base::prepare(&path)) {
-            Ok(base) => (Some(base), String::new()),
-            Err(error) if args.cgroup.is_some() => return Err(error).context("can't use the subtree of --cgroup"),
-            Err(error) => (None, format!("there is no writable cgroup v2 subtree here: {error}")),
-        };
+        let (base, without_base) =
+            match Base::find(args.cgroup.as_deref()).and_then(|path| Base::prepare(&path)) {
+                Ok(base) => (Some(base), String::new()),
+                Err(error) if args.cgroup.is_some() => {
+                    return Err(error).context("can't use the subtree of --cgroup");
+                }
+                Err(error) => (None, format!("there is no writable cgroup v2 subtree here: {error}")),
+            };
         let users = AllowedUsers::new(args.default_user.clone(), args.allow_user.clone())?;
         users.resolve(None).context("can't run jobs as the default user")?;
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("can't read the boot id")?;
+        let boot_id =
+            fs::read_to_string("/proc/sys/kernel/random/boot_id").context("can't read the boot id")?;
         Ok(Self { base, without_base, jobs, users, readers, worker, boot_id: boot_id.trim().to_owned() })
     }
 

@@ -1,6 +1,7 @@
 //! What is left of a shim that died: its job's processes are killed, its group is removed, and the job is told as
 //! lost. A job that had not got as far as `running` was never told of, and leaves nothing.
 
+use std::fs;
 use std::time::Duration;
 
 use jobworker_limits::{Group, Usage};
@@ -10,13 +11,14 @@ use crate::job::folder::Folder;
 use crate::job::state::Finished;
 use crate::job::{JobId, Outcome, Phase, State};
 use crate::shim::clock;
-use crate::shim::record::JobFolder;
+use crate::shim::record::{JobFolder, UNBORN};
 
 /// How long a killed group may take to become empty.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks through all folders and groups, as a new spawner does.
 pub fn scan(host: &Host) {
+    remove_unborn(host);
     let ids = host.jobs.ids().unwrap_or_else(|error| {
         tracing::error!(%error, "can't look for jobs that were left behind");
         Vec::new()
@@ -37,6 +39,25 @@ pub fn scan(host: &Host) {
         if !known {
             tracing::warn!(group = name, "a group without a job's folder is killed and removed");
             end_group(host, &name);
+        }
+    }
+}
+
+/// A folder that was never given its job's name, of a shim that is gone.
+fn remove_unborn(host: &Host) {
+    let entries = fs::read_dir(host.jobs.path()).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let unborn =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(UNBORN));
+        if !unborn {
+            continue;
+        }
+        match JobFolder::take_over(&path, host.readers) {
+            Ok(Some(folder)) => folder.remove(),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "can't clear up after a shim that is gone");
+            }
         }
     }
 }
@@ -74,9 +95,10 @@ fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usa
     let outcome = Outcome::Lost { reason: reason.to_owned() };
     let finished = Finished { outcome, at_unix_usec: clock::unix_usec(), usage, output_lost_bytes: 0 };
     state.phase = Phase::Finished(Box::new(finished));
+    let folder = folder.path().display();
     match writer.write_state(&state) {
-        Ok(()) => tracing::error!(folder = %folder.path().display(), reason, "a job is lost"),
-        Err(error) => tracing::error!(folder = %folder.path().display(), %error, "can't record that a job is lost"),
+        Ok(()) => tracing::error!(%folder, reason, "a job is lost"),
+        Err(error) => tracing::error!(%folder, %error, "can't record that a job is lost"),
     }
 }
 

@@ -57,7 +57,9 @@ impl AllowedUsers {
             let known = all.join(", ");
             return Err(refusal(
                 RefusalKind::UserNotAllowed,
-                format!("spec.user: jobs may not run as {asked:?}; allowed here: {known} (spawner's --allow-user)"),
+                format!(
+                    "spec.user: jobs may not run as {asked:?}; allowed here: {known} (spawner's --allow-user)"
+                ),
             ));
         }
         self.become_user(&user)
@@ -65,9 +67,13 @@ impl AllowedUsers {
 
     fn become_user(&self, user: &User) -> Result<OsUser, Refusal> {
         let credentials = if geteuid().is_root() {
-            let name = CString::new(user.name.as_str()).expect("a name from the password database holds no NUL");
+            let name =
+                CString::new(user.name.as_str()).expect("a name from the password database holds no NUL");
             let groups = getgrouplist(&name, user.gid).map_err(|errno| {
-                refusal(RefusalKind::Host, format!("spec.user: can't read the groups of {}: {errno}", user.name))
+                refusal(
+                    RefusalKind::Host,
+                    format!("spec.user: can't read the groups of {}: {errno}", user.name),
+                )
             })?;
             Some(Credentials { uid: user.uid, gid: user.gid, groups })
         } else if user.uid == geteuid() {
@@ -76,7 +82,10 @@ impl AllowedUsers {
             let own = Uid::effective();
             return Err(refusal(
                 RefusalKind::UserNotAllowed,
-                format!("spec.user: the spawner runs as uid {own} and can't become {}; it must be root for that", user.name),
+                format!(
+                    "spec.user: the spawner runs as uid {own} and can't become {}; it must be root for that",
+                    user.name
+                ),
             ));
         };
         Ok(OsUser { name: user.name.clone(), home: user.dir.clone(), credentials })
@@ -90,7 +99,9 @@ fn look_up(asked: &str) -> Result<User, Refusal> {
     };
     match found {
         Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(refusal(RefusalKind::InvalidField, format!("spec.user: no user {asked:?} on this host"))),
+        Ok(None) => {
+            Err(refusal(RefusalKind::InvalidField, format!("spec.user: no user {asked:?} on this host")))
+        }
         Err(errno) => Err(refusal(RefusalKind::Host, format!("spec.user: can't look up {asked:?}: {errno}"))),
     }
 }
@@ -111,7 +122,10 @@ mod tests {
         assert_eq!(users.resolve(Some(&own.uid.to_string())).unwrap().name, own.name);
         let other = if own.name == "daemon" { "root" } else { "daemon" };
         let refused = users.resolve(Some(other)).unwrap_err();
-        assert_eq!((refused.kind, refused.field.as_deref()), (RefusalKind::UserNotAllowed, Some("spec.user")));
+        assert_eq!(
+            (refused.kind, refused.field.as_deref()),
+            (RefusalKind::UserNotAllowed, Some("spec.user"))
+        );
         assert!(refused.message.contains(other), "{refused}");
     }
 

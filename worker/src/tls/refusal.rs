@@ -62,7 +62,8 @@ fn certificate(error: &CertificateError) -> String {
             "can't be checked for revocation: --crl has no list of the CA that signed it".to_owned()
         }
         CertificateError::ExpiredRevocationList => {
-            "can't be checked for revocation: the list in --crl has expired; renew it and restart the worker".to_owned()
+            "can't be checked for revocation: the list in --crl has expired; renew it and restart the worker"
+                .to_owned()
         }
         CertificateError::ExpiredRevocationListContext { next_update, .. } => format!(
             "can't be checked for revocation: the list in --crl expired on {}; renew it and restart the worker",

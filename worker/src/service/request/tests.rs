@@ -44,7 +44,10 @@ fn commands_and_arguments() {
     assert_eq!(refused(|spec| spec.command.clear()).field, "spec.command");
     assert_eq!(refused(|spec| spec.command = b"a\0".to_vec()).field, "spec.command");
     let nul = refused(|spec| spec.args = vec![b"x".to_vec(), b"a\0b".to_vec()]);
-    assert_eq!(nul.to_string(), r#"spec.args[1]: "a\0b" holds a NUL byte at position 1; Linux can't pass it on"#);
+    assert_eq!(
+        nul.to_string(),
+        r#"spec.args[1]: "a\0b" holds a NUL byte at position 1; Linux can't pass it on"#
+    );
     let long = refused(|spec| spec.args = vec![vec![b'x'; 128 << 10]]);
     assert_eq!(long.to_string(), "spec.args[0]: 131072 bytes; Linux takes at most 131071 in one string");
     let many = refused(|spec| spec.args = vec![Vec::new(); 5]);

@@ -49,7 +49,7 @@ async fn start(mut command: Command) -> Result<(), SpawnerError> {
 }
 
 fn command(program: &Path, settings: &Settings) -> Command {
-    let Settings { state_dir, socket, cgroup, default_user, allow_users } = settings;
+    let Settings { state_dir, socket, cgroup, default_user, allow_users, log } = settings;
     let mut command = Command::new(program);
     command.arg("spawner").arg("--exit-when-idle");
     command.arg("--state-dir").arg(state_dir).arg("--socket").arg(socket);
@@ -62,6 +62,7 @@ fn command(program: &Path, settings: &Settings) -> Command {
     for user in allow_users {
         command.arg("--allow-user").arg(user);
     }
+    command.args(log.to_args());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     command
 }
@@ -78,6 +79,7 @@ async fn is_ready(child: &mut Child) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::log;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -113,6 +115,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x".into()),
             default_user: Some("nobody".to_owned()),
             allow_users: vec!["alice".to_owned(), "bob".to_owned()],
+            log: log::Settings::default(),
         };
         let command = command(Path::new("/bin/jobworker"), &settings);
         let arguments: Vec<_> =
@@ -120,7 +123,7 @@ mod tests {
         assert_eq!(
             arguments.join(" "),
             "spawner --exit-when-idle --state-dir /var/lib/jobworker --socket /run/s.sock --cgroup /sys/fs/cgroup/x \
-             --default-user nobody --allow-user alice --allow-user bob"
+             --default-user nobody --allow-user alice --allow-user bob --log-format=text --log-level=info"
         );
     }
 }

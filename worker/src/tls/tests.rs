@@ -1,0 +1,86 @@
+use std::fs;
+
+use jobworker_certs::{AuthorityRequest, Days, Existing, Folder, Holder, KeyKind, ServerRequest};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
+use tempfile::TempDir;
+
+use super::*;
+
+struct Pki {
+    dir: TempDir,
+    files: Files,
+}
+
+fn pki() -> Pki {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::at(dir.path());
+    let name = "test CA".parse().unwrap();
+    folder.init(&AuthorityRequest { name, key: KeyKind::P256, days: Days::YEAR }).unwrap();
+    let server =
+        ServerRequest { hosts: vec!["localhost".parse().unwrap()], key: KeyKind::P256, days: Days::YEAR };
+    folder.issue(&Holder::Server, Existing::Keep, |ca| ca.issue_server(&server)).unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let crl = Some(file("crl.pem"));
+    let files = Files { ca: file("ca.pem"), cert: file("server.pem"), key: file("server-key.pem"), crl };
+    Pki { dir, files }
+}
+
+fn refused(files: &Files) -> String {
+    server_config(files).expect_err("a file is bad").to_string()
+}
+
+#[test]
+fn the_projects_own_files_are_good() {
+    let Pki { dir: _dir, files } = pki();
+    let config = server_config(&files).unwrap();
+    assert_eq!((config.send_tls13_tickets, config.alpn_protocols.as_slice()), (0, &[b"h2".to_vec()][..]));
+    server_config(&Files { crl: None, ..files }).unwrap();
+}
+
+#[test]
+fn the_suites_are_those_of_tls_1_3_in_our_order() {
+    let provider = provider();
+    let suites: Vec<_> = provider.cipher_suites.iter().map(|suite| format!("{:?}", suite.suite())).collect();
+    assert_eq!(
+        suites,
+        ["TLS13_AES_256_GCM_SHA384", "TLS13_AES_128_GCM_SHA256", "TLS13_CHACHA20_POLY1305_SHA256"]
+    );
+    assert!(provider.kx_groups.iter().any(|group| group.name() == rustls::NamedGroup::X25519MLKEM768));
+}
+
+#[test]
+fn a_file_that_is_missing_or_something_else_is_named() {
+    let Pki { dir, files } = pki();
+    let missing = dir.path().join("none.pem");
+    let error = refused(&Files { ca: missing.clone(), ..files.clone() });
+    assert!(error.starts_with(&format!("can't use the CA {}: No such file", missing.display())), "{error}");
+    let error = refused(&Files { cert: files.key.clone(), ..files.clone() });
+    assert!(
+        error.ends_with("server-key.pem: it has no section \"-----BEGIN CERTIFICATE-----\" (PEM)"),
+        "{error}"
+    );
+    let error = refused(&Files { key: files.ca.clone(), ..files.clone() });
+    assert!(error.contains("the private key") && error.contains("BEGIN PRIVATE KEY"), "{error}");
+    let error = refused(&Files { key: dir.path().join("ca-key.pem"), ..files.clone() });
+    assert!(error.contains("ca-key.pem: it is not the key of the certificate"), "{error}");
+    let error = refused(&Files { crl: Some(files.ca.clone()), ..files });
+    assert!(error.contains("the revocation list") && error.contains("BEGIN X509 CRL"), "{error}");
+}
+
+#[test]
+fn an_expired_revocation_list_is_no_list() {
+    let Pki { dir, files } = pki();
+    let authority = jobworker_certs::Authority::load(dir.path()).unwrap();
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2020, 2, 1),
+        crl_number: SerialNumber::from(vec![1]),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(authority.issuer()).unwrap().pem().unwrap();
+    fs::write(files.crl.as_ref().unwrap(), list).unwrap();
+    let error = refused(&files);
+    assert!(error.contains("crl.pem: it expired on 2020-02-01T00:00:00Z"), "{error}");
+}

@@ -1,0 +1,169 @@
+//! Before any request: handshakes, certificates, caps.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use jobworker_proto::v1::ListRequest;
+use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::Code;
+
+use crate::audit::{self, only_line, until};
+use crate::pki::{Identity, Pki};
+use crate::worker::{TLS13, Worker};
+
+async fn refused(worker: &Worker, identity: Option<&Identity>, alert: &str, reason: &str) {
+    let (said, address) = worker.alert(identity, TLS13).await;
+    assert!(said.contains(alert), "the client hears {alert}, not {said:?}");
+    let line = only_line(address).await;
+    assert_eq!(
+        (line["decision"].as_str(), line["action"].as_str()),
+        (Some("denied"), Some("connect")),
+        "{line}"
+    );
+    assert!(line["reason"].as_str().unwrap().contains(reason), "{line}");
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_good_certificate() {
+    let pki = Pki::new();
+    pki.client("carol", "admin");
+    pki.revoke("carol");
+    let worker = Worker::start(pki).await;
+    let pki = &worker.pki;
+    refused(&worker, None, "CertificateRequired", "no client certificate was presented").await;
+    let other = Pki::new();
+    refused(&worker, Some(&other.identity("alice")), "DecryptError", "not signed by a CA of --ca").await;
+    let expired = pki.odd("expired", |params| {
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 2, 1));
+    });
+    refused(&worker, Some(&expired), "CertificateExpired", "expired on 2020-02-01T00:00:00Z").await;
+    let early = pki.odd("early", |params| params.not_before = date_time_ymd(2900, 1, 1));
+    refused(&worker, Some(&early), "CertificateExpired", "not valid before 2900-01-01").await;
+    let server =
+        pki.odd("usage", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    refused(&worker, Some(&server), "UnsupportedCertificate", "lacks clientAuth").await;
+    refused(&worker, Some(&pki.identity("carol")), "CertificateRevoked", "revoked").await;
+    // And with a good one it works.
+    worker.admin().await.api.list(ListRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let worker = Worker::start(Pki::new()).await;
+    let alice = worker.pki.identity("alice");
+    let (said, address) = worker.alert(Some(&alice), &[&rustls::version::TLS12]).await;
+    assert!(said.contains("ProtocolVersion"), "{said}");
+    assert!(only_line(address).await["reason"].as_str().unwrap().starts_with("no TLS 1.3 in common"));
+}
+
+#[tokio::test]
+async fn what_does_not_speak_tls_is_refused() {
+    use tokio::io::AsyncWriteExt;
+    let worker = Worker::start(Pki::new()).await;
+    let mut tcp = TcpStream::connect(worker.address).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let line = only_line(tcp.local_addr().unwrap()).await;
+    assert!(line["reason"].as_str().unwrap().contains("does not speak TLS"), "{line}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_names_nobody_is_refused() {
+    let worker = Worker::start(Pki::new()).await;
+    let nobody =
+        worker.pki.odd("nobody", |params| params.distinguished_name = rcgen::DistinguishedName::new());
+    let mut stream = worker.tls(Some(&nobody), TLS13).await.unwrap();
+    let address = stream.get_ref().0.local_addr().unwrap();
+    // Closed: an orderly end or a broken connection, but nothing of HTTP/2.
+    assert!(matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)));
+    assert!(only_line(address).await["reason"].as_str().unwrap().contains("names nobody"));
+}
+
+#[tokio::test]
+async fn the_connection_is_what_was_promised() {
+    let worker = Worker::start(Pki::new()).await;
+    let mut stream = worker.tls(Some(&worker.pki.identity("alice")), TLS13).await.unwrap();
+    // The worker's first frame, and with it anything that would come of session tickets.
+    assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+    let tls = stream.get_mut().1;
+    assert_eq!(tls.alpn_protocol(), Some(&b"h2"[..]));
+    // The worker's choice, not that of the client, which likes ChaCha20 best.
+    assert_eq!(tls.negotiated_cipher_suite().unwrap().suite(), rustls::CipherSuite::TLS13_AES_256_GCM_SHA384);
+    assert_eq!(tls.tls13_tickets_received(), 0);
+}
+
+#[tokio::test]
+async fn a_stalled_handshake_holds_up_nobody_and_times_out() {
+    let worker = Worker::with(Pki::new(), |options| {
+        options.handshake_timeout = Some(Duration::from_millis(500));
+    })
+    .await;
+    let mut stalled = TcpStream::connect(worker.address).await.unwrap();
+    worker.admin().await.api.list(ListRequest {}).await.unwrap();
+    let end =
+        timeout(Duration::from_secs(10), stalled.read(&mut [0; 64])).await.expect("the worker gives up");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    let line = only_line(stalled.local_addr().unwrap()).await;
+    assert_eq!(line["reason"], "the TLS handshake took longer than 500ms");
+}
+
+#[tokio::test]
+async fn too_many_handshakes_cost_the_oldest_its_place() {
+    let worker = Worker::with(Pki::new(), |options| {
+        options.max_handshakes = NonZeroUsize::new(2);
+        options.handshake_timeout = Some(Duration::from_secs(60));
+    })
+    .await;
+    let mut oldest = TcpStream::connect(worker.address).await.unwrap();
+    let mut newer = TcpStream::connect(worker.address).await.unwrap();
+    worker.admin().await.api.list(ListRequest {}).await.unwrap();
+    let end = timeout(Duration::from_secs(10), oldest.read(&mut [0; 64])).await.expect("it is dropped");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    let line = only_line(oldest.local_addr().unwrap()).await;
+    assert!(
+        line["reason"].as_str().unwrap().starts_with("dropped in the middle of the TLS handshake"),
+        "{line}"
+    );
+    assert!(timeout(Duration::from_millis(100), newer.read(&mut [0; 64])).await.is_err(), "it waits on");
+}
+
+#[tokio::test]
+async fn connections_have_a_cap_and_give_their_place_back() {
+    let worker = Worker::with(Pki::new(), |options| options.max_connections = NonZeroUsize::new(1)).await;
+    let mut first = worker.admin().await;
+    first.api.list(ListRequest {}).await.unwrap();
+    let mut second = TcpStream::connect(worker.address).await.unwrap();
+    assert!(matches!(second.read(&mut [0; 64]).await, Ok(0) | Err(_)));
+    let line = only_line(second.local_addr().unwrap()).await;
+    assert_eq!(line["reason"], "there are 1 connections already (--max-connections)");
+    drop(first);
+    let alice = worker.pki.identity("alice");
+    let retried = async {
+        // Until the worker has seen the first one's end.
+        while worker.tls(Some(&alice), TLS13).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), retried).await.expect("there is a place again");
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_ends_the_calls_of_its_connection() {
+    let worker = Worker::start(Pki::new()).await;
+    let soon = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let short = worker.pki.odd("short", |params| params.not_after = soon);
+    let mut client = worker.client(&short).await;
+    client.api.list(ListRequest {}).await.unwrap();
+    until("the certificate expires", || {
+        (time::OffsetDateTime::now_utc() > soon + time::Duration::seconds(1)).then_some(())
+    })
+    .await;
+    let status = client.api.list(ListRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().starts_with("certificate of short expired on "), "{status:?}");
+    let lines = audit::lines(client.address);
+    let decisions: Vec<_> = lines.iter().map(|line| line["decision"].as_str().unwrap()).collect();
+    assert_eq!(decisions, ["allowed", "denied"]);
+}
