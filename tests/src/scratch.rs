@@ -1,11 +1,11 @@
 //! A group of a worker's own, directly below the cgroup v2 mount, so that tests never meet in one subtree.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use crate::census;
-use crate::wait::until_within;
+use crate::wait::PATIENCE;
 
 /// The group of a state folder: made on the first call, found again by a worker that follows on the same folder.
 /// None where this process can't make one: jobs run without groups then.
@@ -14,7 +14,7 @@ pub fn group_for(state: &Path) -> Option<PathBuf> {
     let group = mount()?.join(format!("jwtest-{}-{unique}", std::process::id()));
     match fs::create_dir(&group) {
         Ok(()) => Some(group),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Some(group),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(group),
         Err(_) => None,
     }
 }
@@ -34,13 +34,18 @@ fn mount() -> Option<PathBuf> {
 /// When it can't be removed for a long time, except in a test that fails anyway.
 pub fn remove(group: &Path) {
     let _ = fs::write(group.join("cgroup.kill"), "1");
-    let removed = || {
-        census::folders(group).iter().for_each(|inner| remove(inner));
-        fs::remove_dir(group).is_ok() || !group.exists()
-    };
-    if std::thread::panicking() {
-        removed();
-    } else {
-        until_within(Duration::from_secs(20), "the test's group is empty", || removed().then_some(()));
+    let started = Instant::now();
+    while !is_removed(group) {
+        if started.elapsed() > PATIENCE {
+            assert!(thread::panicking(), "{} can't be removed", group.display());
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Busy while a process is on its way out.
+fn is_removed(group: &Path) -> bool {
+    census::folders(group).iter().all(|inner| is_removed(inner))
+        && (fs::remove_dir(group).is_ok() || !group.exists())
 }

@@ -1,6 +1,7 @@
 //! A worker of one's own: a real `jobworker` process with its own state folder, certificates and spawner.
 
-use std::io::{BufRead, BufReader};
+mod builder;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,8 @@ use std::{env, thread};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+pub use self::builder::Builder;
 
 use crate::Client;
 use crate::binaries::binary;
@@ -29,107 +32,6 @@ pub struct Worker {
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
     spawner: Option<u32>,
-}
-
-/// How to start one.
-#[derive(Default)]
-pub struct Builder {
-    pki: Option<Arc<Pki>>,
-    state: Option<Arc<TempDir>>,
-    cgroup: Option<PathBuf>,
-    args: Vec<String>,
-    env: Vec<(String, String)>,
-    uid: Option<u32>,
-}
-
-impl Builder {
-    /// Certificates made before.
-    #[must_use]
-    pub fn pki(mut self, pki: &Arc<Pki>) -> Self {
-        self.pki = Some(Arc::clone(pki));
-        self
-    }
-
-    /// A state folder that another worker has used.
-    #[must_use]
-    pub fn state(mut self, state: &Arc<TempDir>) -> Self {
-        self.state = Some(Arc::clone(state));
-        self
-    }
-
-    /// The subtree for the jobs' groups [default: one of the worker's own, where this process can make one].
-    #[must_use]
-    pub fn cgroup(mut self, path: &Path) -> Self {
-        self.cgroup = Some(path.to_owned());
-        self
-    }
-
-    /// More flags.
-    #[must_use]
-    pub fn args(mut self, args: &[&str]) -> Self {
-        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
-        self
-    }
-
-    /// A variable of its environment.
-    #[must_use]
-    pub fn env(mut self, key: &str, value: &str) -> Self {
-        self.env.push((key.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// The OS user of the worker itself.
-    #[must_use]
-    pub fn uid(mut self, uid: u32) -> Self {
-        self.uid = Some(uid);
-        self
-    }
-
-    /// Starts it and waits until it listens.
-    ///
-    /// # Panics
-    /// When it does not; with its log.
-    pub fn start(self) -> Worker {
-        let pki = self.pki.unwrap_or_default();
-        let state = self.state.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a temporary folder")));
-        // A worker of another OS user could not use a group of ours.
-        let own_cgroup = self.cgroup.is_none() && self.uid.is_none();
-        let cgroup = if own_cgroup { scratch::group_for(state.path()) } else { self.cgroup };
-        let mut command = Command::new(binary("jobworker"));
-        clean(&mut command);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
-        command.arg("--state-dir").arg(state.path());
-        command.arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());
-        command.arg("--cert").arg(pki.server().cert).arg("--key").arg(pki.server().key);
-        if let Some(cgroup) = &cgroup {
-            command.arg("--cgroup").arg(cgroup);
-        }
-        command.args(&self.args).envs(self.env);
-        if let Some(uid) = self.uid {
-            std::os::unix::process::CommandExt::uid(&mut command, uid);
-            std::os::unix::process::CommandExt::gid(&mut command, uid);
-        }
-        let mut process = command.stderr(Stdio::piped()).spawn().expect("jobworker can be executed");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = process.stderr.take().expect("a pipe");
-        let lines = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().expect("no reader panics").push(line);
-            }
-        });
-        let address = String::new();
-        let mut worker = Worker { pki, address, state, cgroup, own_cgroup, process, log, spawner: None };
-        worker.address = until("the worker listens", || {
-            assert!(worker.is_running(), "the worker ended: {:#?}", worker.log());
-            worker
-                .log()
-                .iter()
-                .find_map(|line| Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned()))
-        });
-        worker.spawner = worker.find_spawner();
-        worker
-    }
 }
 
 impl Worker {

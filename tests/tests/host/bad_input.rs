@@ -1,10 +1,8 @@
 //! Bad input is normal input: the error names field and value, its code is right, nothing is left behind and the worker
 //! goes on serving.
 
-use jobworker_tests::api::{
-    EnvVar, JobSpec, Limits, SignalRequest, StartRequest, StatusRequest, StopRequest,
-};
-use jobworker_tests::client::{limited, run, spec, start, wait};
+use jobworker_tests::api::{EnvVar, JobSpec, SignalRequest, StartRequest, StatusRequest, StopRequest};
+use jobworker_tests::client::{run, spec, start, wait};
 use jobworker_tests::wait::until_equal;
 use jobworker_tests::{Client, Worker};
 use tonic::Code;
@@ -25,12 +23,13 @@ async fn expect_invalid(client: &mut Client, request: StartRequest, field: &str,
     }
 }
 
-async fn expect_invalid_spec(client: &mut Client, spec: JobSpec, field: &str, words: &[&str]) {
+/// The same for a specification.
+pub(crate) async fn expect_invalid_spec(client: &mut Client, spec: JobSpec, field: &str, words: &[&str]) {
     expect_invalid(client, StartRequest { id: String::new(), spec: Some(spec) }, field, words).await;
 }
 
 /// That nothing of a job is there, and that the next one runs.
-async fn expect_untouched(worker: &Worker, client: &mut Client) {
+pub(crate) async fn expect_untouched(worker: &Worker, client: &mut Client) {
     until_equal("nothing is left behind", &Belongings::none(), || Belongings::of(worker));
     let job = run(client, spec(&["true"])).await.expect("the worker still serves");
     assert!(job.outcome.is_some());
@@ -78,68 +77,6 @@ async fn a_variable_has_a_name_and_no_nul() {
         assert!(fields.len() == 1 && fields[0].starts_with("spec.env[1]"), "{fields:?}");
         assert!(words.iter().all(|word| refused.message().contains(word)), "{words:?}: {refused}");
     }
-    expect_untouched(&worker, &mut admin).await;
-}
-
-/// Limits with one of them set.
-fn limit(field: &str, value: &str) -> Limits {
-    let mut limits = Limits::default();
-    let text = value.to_owned();
-    match field {
-        "cpu" => limits.cpu = text,
-        "cpu_weight" => limits.cpu_weight = text,
-        "memory" => limits.memory = text,
-        "memory_high" => limits.memory_high = text,
-        "swap" => limits.swap = text,
-        "pids" => limits.pids = text,
-        "io" => limits.io = vec![text],
-        _ => panic!("no limit {field}"),
-    }
-    limits
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_limit_is_refused_with_field_and_value() {
-    let worker = Worker::start();
-    let mut admin = worker.admin().await;
-    let table: [(&str, &[&str]); 7] = [
-        ("cpu", &["0", "-1", "abc", "1.5 CPUs", "9m", "inf", "99999999999"]),
-        ("cpu_weight", &["0", "10001", "-5", "1.5", "heavy"]),
-        ("memory", &["0", "-1", "1.5G B", "99999999999T", "4095", "1 parsec", "8EiB"]),
-        ("memory_high", &["0", "lots", "4095"]),
-        ("swap", &["-1", "1", "none"]),
-        ("pids", &["0", "-1", "1.5", "4194304", "max"]),
-        ("io", &["0", "-5", "fast", "/tmp:", "rbps=", "rbps=0", "speed=5M", "rbps=1M,rbps=2M", "/tmp:rbps"]),
-    ];
-    for (name, values) in table {
-        for value in values {
-            let field =
-                if name == "io" { "spec.limits.io[0]".to_owned() } else { format!("spec.limits.{name}") };
-            let spec = limited(spec(&["true"]), limit(name, value));
-            expect_invalid_spec(&mut admin, spec, &field, &[&format!("{value:?}")]).await;
-        }
-    }
-    expect_untouched(&worker, &mut admin).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_whose_controller_is_missing_is_refused_with_the_remedy() {
-    let worker = Worker::start();
-    let mut admin = worker.admin().await;
-    let there = worker.cgroup().map(|base| std::fs::read_to_string(base.join("cgroup.controllers")));
-    let there = there.map(|text| text.expect("a group has controllers")).unwrap_or_default();
-    let answer = run(&mut admin, limited(spec(&["true"]), limit("memory", "64MiB"))).await;
-    if there.split_whitespace().any(|controller| controller == "memory") {
-        let limits = answer.expect("the controller is there").limits_in_force.expect("read back");
-        assert_eq!(limits.memory_max_bytes, Some(64 << 20));
-        return;
-    }
-    let refused = answer.expect_err("nothing enforces it");
-    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    assert_eq!(details(&refused).0, "CONTROLLER_MISSING", "{refused}");
-    assert!(refused.message().contains("memory"), "{refused}");
-    let words = ["memory", "controller"];
-    jobctl(&worker, &["run", "--memory-limit", "64MiB", "--", "true"]).with_code(125).saying(&words);
     expect_untouched(&worker, &mut admin).await;
 }
 
@@ -232,8 +169,13 @@ async fn more_arguments_than_the_kernel_or_the_worker_takes_are_refused() {
     expect_invalid_spec(&mut admin, five_megabytes.clone(), "spec.args", &["kernel", "E2BIG"]).await;
     let huge = StartRequest { id: String::new(), spec: Some(with_args(vec![vec![b'x'; 100_000]; 100])) };
     let refused = admin.start(huge).await.expect_err("larger than any request may be");
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    assert!(refused.message().contains("8388608"), "{refused}");
+    assert_eq!(
+        (refused.code(), details(&refused).0.as_str()),
+        (Code::ResourceExhausted, "CAP_REACHED"),
+        "{refused}"
+    );
+    let words = refused.message();
+    assert!(words.contains("8388608 bytes") && words.contains("--max-request-bytes"), "{words}");
     expect_untouched(&worker, &mut admin).await;
 
     let ordinary = Worker::start();

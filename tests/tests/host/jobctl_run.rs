@@ -96,11 +96,12 @@ fn a_second_ctrl_c_leaves_the_job_alone() {
     run.wait_for_stdout("up");
     interrupt(&run.child);
     run.wait_for_stderr("once more leaves it");
+    let is_stopping = || jobctl(&worker, &["status", id]).with_code(0).stdout.contains("stopping");
+    until_equal("the stop was asked for", &true, is_stopping);
     interrupt(&run.child);
     assert_eq!(run.ended().code(), Some(130));
     run.wait_for_stderr(&format!("left job {id}"));
-    let status = jobctl(&worker, &["status", id]).with_code(0).stdout;
-    assert!(status.contains("stopping"), "{status}");
+    assert!(is_stopping(), "the job has its grace period all the same");
     jobctl(&worker, &["stop", "--now", id]).with_code(0);
 }
 

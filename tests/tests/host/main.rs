@@ -4,6 +4,7 @@
 mod admission;
 mod audit;
 mod bad_input;
+mod bad_limits;
 mod caps;
 mod certs;
 mod config;

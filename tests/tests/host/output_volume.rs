@@ -1,16 +1,21 @@
 //! Much output and many readers: each gets every byte, and none holds up the job or another one.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jobworker_tests::api::JobSpec;
 use jobworker_tests::api::stream_response::Event;
-use jobworker_tests::api::{JobSpec, StreamRequest};
 use jobworker_tests::binaries::binary;
 use jobworker_tests::client::{everything, shell, start, wait};
+use jobworker_tests::wait::PATIENCE;
 use jobworker_tests::{Client, Worker};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
+use tokio::sync::oneshot::{self, Receiver};
+use tokio::time::{sleep, timeout};
 
 use crate::support::wait_for_file;
 
@@ -38,8 +43,13 @@ struct Received {
     bytes: u64,
 }
 
-/// Reads to the end. `pause`: after the first bytes of stdout, so long.
-async fn receive(mut client: Client, job: String, progress: Arc<Progress>, pause: Duration) -> Received {
+/// Reads to the end. `pause`: after the first bytes of stdout, until then.
+async fn receive(
+    mut client: Client,
+    job: String,
+    progress: Arc<Progress>,
+    mut pause: Option<Receiver<()>>,
+) -> Received {
     let mut stream = client.stream(everything(&job)).await.expect("the output").into_inner();
     let (mut hash, mut told, mut bytes) = (Sha256::new(), Vec::new(), 0);
     let mut expected_offset = 0;
@@ -55,8 +65,8 @@ async fn receive(mut client: Client, job: String, progress: Arc<Progress>, pause
                     continue;
                 }
                 hash.update(&chunk.data);
-                if bytes == 0 {
-                    tokio::time::sleep(pause).await;
+                if let Some(pause) = pause.take() {
+                    pause.await.expect("the test ends it");
                 }
                 bytes += chunk.data.len() as u64;
                 progress.bytes.store(bytes, Ordering::Release);
@@ -71,7 +81,7 @@ async fn receive(mut client: Client, job: String, progress: Arc<Progress>, pause
 }
 
 /// Random bytes to stdout once the gate is there; their SHA-256 to stderr.
-fn writer(gate: &std::path::Path, bytes: u64) -> JobSpec {
+fn writer(gate: &Path, bytes: u64) -> JobSpec {
     shell(&format!("{}; exec {} random {bytes} 4711", wait_for_file(gate), binary("actor").display()))
 }
 
@@ -92,18 +102,18 @@ async fn early_late_and_after_the_end_everybody_gets_every_byte() {
     let mut readers = Vec::new();
     for _ in 0..3 {
         let (client, progress) = (worker.user().await, Arc::clone(&progress));
-        readers.push(tokio::spawn(receive(client, job.clone(), progress, Duration::ZERO)));
+        readers.push(tokio::spawn(receive(client, job.clone(), progress, None)));
     }
-    std::fs::write(&gate, "").expect("a writable folder");
+    fs::write(&gate, "").expect("a writable folder");
     progress.reach(VOLUME_BYTES / 2).await;
-    let late = receive(worker.user().await, job.clone(), Arc::default(), Duration::ZERO);
+    let late = receive(worker.user().await, job.clone(), Arc::default(), None);
     readers.push(tokio::spawn(late));
     for reader in readers {
         expect_whole(&reader.await.expect("no panic"), VOLUME_BYTES);
     }
     let ended = wait(&mut admin, &job).await.expect("the end");
     assert_eq!((ended.output_bytes, ended.output_lost_bytes), (VOLUME_BYTES + 65, 0), "and a line of hash");
-    let after = receive(worker.user().await, job.clone(), Arc::default(), Duration::ZERO).await;
+    let after = receive(worker.user().await, job.clone(), Arc::default(), None).await;
     expect_whole(&after, VOLUME_BYTES);
 }
 
@@ -116,22 +126,17 @@ async fn a_reader_that_stops_for_ten_seconds_delays_nobody_and_loses_nothing() {
     let gate = folder.path().join("gate");
     let mut admin = worker.admin().await;
     let job = start(&mut admin, writer(&gate, BYTES)).await.expect("a job").id;
-    let slow = tokio::spawn(receive(worker.user().await, job.clone(), Arc::default(), STOPS));
-    let quick = tokio::spawn(receive(worker.user().await, job.clone(), Arc::default(), Duration::ZERO));
-    // On the slow one's machine, too: another stream over the same kind of connection.
+    let (go_on, stopped) = oneshot::channel();
+    let slow = tokio::spawn(receive(worker.user().await, job.clone(), Arc::default(), Some(stopped)));
+    let quick = tokio::spawn(receive(worker.user().await, job.clone(), Arc::default(), None));
+    fs::write(&gate, "").expect("a writable folder");
     let started = Instant::now();
-    std::fs::write(&gate, "").expect("a writable folder");
-    expect_whole(&quick.await.expect("no panic"), BYTES);
-    wait(&mut admin, &job).await.expect("the job ends");
-    let request = StreamRequest { no_follow: true, ..everything(&job) };
-    admin.stream(request).await.expect("the worker serves");
-    let took = started.elapsed();
-    assert!(
-        took < STOPS && !slow.is_finished(),
-        "the others were done before the slow one went on: {took:?}"
-    );
+    let quick = timeout(PATIENCE, quick).await.expect("the other one does not have to wait");
+    expect_whole(&quick.expect("no panic"), BYTES);
+    timeout(PATIENCE, wait(&mut admin, &job)).await.expect("nor does the job").expect("it ends");
+    sleep(STOPS.saturating_sub(started.elapsed())).await;
+    go_on.send(()).expect("it has not read on");
     expect_whole(&slow.await.expect("no panic"), BYTES);
-    assert!(started.elapsed() >= STOPS);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! `kill -9` of each of our own processes.
 
+use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use jobworker_tests::api::outcome::Ended;
 use jobworker_tests::api::{Cause, Job, JobState};
 use jobworker_tests::client::{everything, output, shell, wait};
-use jobworker_tests::wait::until;
+use jobworker_tests::wait::{until, until_equal};
 use jobworker_tests::{Client, census};
 
 use crate::jobs::{
@@ -108,6 +109,20 @@ async fn of_the_spawner_costs_nothing() {
     assert_eq!(status(&mut client, &second.id).await.state(), JobState::Running);
     setup.replace_worker();
     assert_complete(&mut setup.worker.admin().await, &second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_spawner_is_not_noticed_by_those_who_start_jobs() {
+    let setup = Setup::new().await;
+    let clients = join_all((0..5).map(|_| setup.worker.admin())).await;
+    let spawner = setup.worker.spawner_pid();
+    kill_9(spawner);
+    // The worker may not have heard of it yet.
+    let dead = || census::status_line(spawner, "State").is_none_or(|state| state.starts_with('Z'));
+    until("the spawner is dead", || dead().then_some(()));
+    join_all(clients.into_iter().map(async |mut client| finish(&mut client, shell(":")).await)).await;
+    let state = setup.worker.state().path().to_str().expect("UTF-8");
+    until_equal("the worker and one spawner", &2, || census::processes_with(state).len());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod disk;
 mod jobs;
 mod kills;
 mod many;
+mod measure;
 mod memory;
 mod pids;
 mod refusals;

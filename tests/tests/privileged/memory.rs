@@ -51,6 +51,21 @@ async fn a_hog_whose_children_take_the_memory_ends_with_all_of_them() {
 }
 
 #[tokio::test]
+async fn a_limit_further_up_is_not_the_jobs_own() {
+    let setup = Setup::new().await;
+    std::fs::write(setup.subtree.path().join("jobs/memory.max"), "64M").expect("our own group");
+    let roomy = Limits { memory: "1GiB".to_owned(), ..Limits::default() };
+    let mut client = setup.worker.admin().await;
+    for limits in [Limits::default(), roomy] {
+        let job = run(&mut client, limited(actor(&["hog", "203"]), limits)).await.expect("the job runs");
+        assert_ended(&job, Cause::OutOfMemory, Ended::Signal(9));
+        assert!(!outcome(&job).own_memory_limit, "{job:#?}");
+    }
+    let output = setup.worker.jobctl(&["run", "--", binary("actor").to_str().expect("UTF-8"), "hog", "203"]);
+    assert!(words(&output).contains("not by its own limit"), "{output:?}");
+}
+
+#[tokio::test]
 async fn a_kill_from_inside_is_a_signal_with_and_without_a_limit() {
     let setup = Setup::new().await;
     let mut client = setup.worker.admin().await;

@@ -43,7 +43,7 @@ impl Routes {
         S::Future: Send + 'static,
     {
         let mut services = Arc::unwrap_or_clone(self.services);
-        services.insert(S::NAME, BoxCloneSyncService::new(service));
+        services.insert(S::NAME, BoxCloneSyncService::new(service.map_response(name_the_cap)));
         Self { services: Arc::new(services) }
     }
 
@@ -70,6 +70,17 @@ impl Service<Request> for Routes {
             Ok(service) => Either::Left(service.oneshot(request)),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }
+    }
+}
+
+/// tonic refuses a request above the cap before any method sees it, with a code that no method of ours answers with.
+fn name_the_cap(response: Response) -> Response {
+    match Status::from_header_map(response.headers()) {
+        Some(refused) if refused.code() == Code::OutOfRange => {
+            let sizes = refused.message().trim_start_matches("Error, decoded message length too large: ");
+            Status::from(CallError::TooLarge(sizes.to_owned())).into_http()
+        }
+        _ => response,
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) enum CallError {
     Expired { name: String, not_after: String },
     #[error("{name} has {max} streams and waits open already ({cap} of the worker)")]
     Cap { name: String, cap: &'static str, max: usize },
+    #[error("the request is too large: {0} (--max-request-bytes)")]
+    TooLarge(String),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -106,6 +108,9 @@ fn kind(error: &CallError) -> Kind {
         CallError::Expired { .. } => Kind::new(Code::Unauthenticated, Reason::Denied),
         CallError::Cap { cap, .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap)
+        }
+        CallError::TooLarge(_) => {
+            Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "max-request-bytes")
         }
         CallError::Engine(error) => engine_kind(error),
     }
@@ -217,12 +222,15 @@ mod tests {
 
     #[test]
     fn a_cap_is_named() {
-        let status = Status::from(CallError::Cap { name: "a".to_owned(), cap: "max-followers", max: 3 });
-        let info = status.get_details_error_info().unwrap();
-        assert_eq!(
-            (status.code(), info.metadata["cap"].as_str()),
-            (Code::ResourceExhausted, "max-followers")
-        );
+        let followers = CallError::Cap { name: "a".to_owned(), cap: "max-followers", max: 3 };
+        let size = CallError::TooLarge("found 9 bytes".to_owned());
+        for (error, cap) in [(followers, "max-followers"), (size, "max-request-bytes")] {
+            let status = Status::from(error);
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((status.code(), info.reason.as_str()), (Code::ResourceExhausted, "CAP_REACHED"));
+            assert_eq!(info.metadata["cap"], cap);
+            assert!(status.message().contains(cap), "{status}");
+        }
     }
 
     #[test]

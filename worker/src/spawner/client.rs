@@ -109,7 +109,15 @@ impl SpawnerClient {
     pub async fn start(&self, spec: &Spec) -> Result<StartReply, SpawnerError> {
         self.ensure_attached().await?;
         let request = Request::Start(Box::new(spec.clone()));
-        let (reply, _connection) = self.ask(&request).await?;
+        let answer = match self.ask(&request).await {
+            // It has gone since, and nothing was sent.
+            Err(SpawnerError::Connect { source, .. }) if nobody_listens(&source) => {
+                self.attach_now().await?;
+                self.ask(&request).await
+            }
+            answer => answer,
+        };
+        let (reply, _connection) = answer?;
         Ok(reply)
     }
 
@@ -123,8 +131,10 @@ impl SpawnerClient {
     }
 
     async fn attach_now(&self) -> Result<Attached, SpawnerError> {
-        let (attachment, attached) = self.new_attachment().await?;
-        *self.attachment.lock().await = Some(attachment);
+        // Held meanwhile: of several who miss the spawner, one starts a new one.
+        let mut attachment = self.attachment.lock().await;
+        let (new, attached) = self.new_attachment().await?;
+        *attachment = Some(new);
         Ok(attached)
     }
 

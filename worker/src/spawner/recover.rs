@@ -92,7 +92,12 @@ pub fn recover(host: &Host, job: JobId, reason: &str) {
 }
 
 fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usage, reason: &str) {
-    let outcome = Outcome::Lost { reason: reason.to_owned() };
+    // Never pretend: the main process died with its shim, its descendants can't be found.
+    let reason = match state.cgroup {
+        Some(_) => reason.to_owned(),
+        None => format!("{reason}; it had no group, so processes that it started may still run"),
+    };
+    let outcome = Outcome::Lost { reason: reason.clone() };
     let finished = Finished { outcome, at_unix_usec: clock::unix_usec(), usage, output_lost_bytes: 0 };
     state.phase = Phase::Finished(Box::new(finished));
     let folder = folder.path().display();

@@ -1,0 +1,129 @@
+//! How a worker is started.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::{Worker, clean};
+use crate::binaries::binary;
+use crate::pki::Pki;
+use crate::scratch;
+use crate::wait::until;
+
+/// How to start one.
+#[derive(Default)]
+pub struct Builder {
+    pki: Option<Arc<Pki>>,
+    state: Option<Arc<TempDir>>,
+    cgroup: Option<PathBuf>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    uid: Option<u32>,
+}
+
+impl Builder {
+    /// Certificates made before.
+    #[must_use]
+    pub fn pki(mut self, pki: &Arc<Pki>) -> Self {
+        self.pki = Some(Arc::clone(pki));
+        self
+    }
+
+    /// A state folder that another worker has used.
+    #[must_use]
+    pub fn state(mut self, state: &Arc<TempDir>) -> Self {
+        self.state = Some(Arc::clone(state));
+        self
+    }
+
+    /// The subtree for the jobs' groups [default: one of the worker's own, where this process can make one].
+    #[must_use]
+    pub fn cgroup(mut self, path: &Path) -> Self {
+        self.cgroup = Some(path.to_owned());
+        self
+    }
+
+    /// More flags.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// A variable of its environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The OS user of the worker itself.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not; with its log.
+    pub fn start(self) -> Worker {
+        let pki = self.pki.unwrap_or_default();
+        let state = self.state.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a temporary folder")));
+        // A worker of another OS user could not use a group of ours.
+        let own_cgroup = self.cgroup.is_none() && self.uid.is_none();
+        let cgroup = if own_cgroup { scratch::group_for(state.path()) } else { self.cgroup };
+        let mut command = command(&pki, state.path(), cgroup.as_deref());
+        command.args(&self.args).envs(self.env);
+        if let Some(uid) = self.uid {
+            std::os::unix::process::CommandExt::uid(&mut command, uid);
+            std::os::unix::process::CommandExt::gid(&mut command, uid);
+        }
+        let mut process = command.spawn().expect("jobworker can be executed");
+        let log = gather(process.stderr.take().expect("a pipe"));
+        let address = String::new();
+        let mut worker = Worker { pki, address, state, cgroup, own_cgroup, process, log, spawner: None };
+        worker.address = until("the worker listens", || {
+            assert!(worker.is_running(), "the worker ended: {:#?}", worker.log());
+            worker.log().iter().find_map(|line| listening(line))
+        });
+        worker.spawner = worker.find_spawner();
+        worker
+    }
+}
+
+/// The address in the line of the log that tells it.
+fn listening(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("listening on ")?;
+    rest.split('"').next().map(str::to_owned)
+}
+
+/// `jobworker serve` with its files, and a log that tests can read.
+fn command(pki: &Pki, state: &Path, cgroup: Option<&Path>) -> Command {
+    let mut command = Command::new(binary("jobworker"));
+    clean(&mut command);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).stderr(Stdio::piped());
+    command.arg("--state-dir").arg(state).arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());
+    command.arg("--cert").arg(pki.server().cert).arg("--key").arg(pki.server().key);
+    if let Some(cgroup) = cgroup {
+        command.arg("--cgroup").arg(cgroup);
+    }
+    command
+}
+
+/// The lines that come from a pipe, as they come.
+fn gather(pipe: ChildStderr) -> Arc<Mutex<Vec<String>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            lines.lock().expect("no reader panics").push(line);
+        }
+    });
+    log
+}
