@@ -65,9 +65,11 @@ impl Client {
         self.job(response.map(|response| response.into_inner().job))
     }
 
-    pub(crate) async fn stop(&self, request: v1::StopRequest) -> Result<Job, CallError> {
-        let response = self.rpc.clone().stop(request).await;
-        self.job(response.map(|response| response.into_inner().job))
+    /// The job, and whether it had ended before.
+    pub(crate) async fn stop(&self, request: v1::StopRequest) -> Result<(Job, bool), CallError> {
+        let response = self.rpc.clone().stop(request).await.map(tonic::Response::into_inner);
+        let already_ended = response.as_ref().is_ok_and(|response| response.already_ended);
+        Ok((self.job(response.map(|response| response.job))?, already_ended))
     }
 
     pub(crate) async fn status(&self, job: String) -> Result<Job, CallError> {

@@ -85,7 +85,7 @@ impl JobArgs {
             env: self.env,
             workdir: self.workdir.map(OsStringExt::into_vec).unwrap_or_default(),
             name: self.name.unwrap_or_default(),
-            timeout_msec: self.timeout.map_or(0, NonZeroU64::get),
+            timeout_msec: self.timeout.map(NonZeroU64::get),
         };
         let id = self.id.unwrap_or_else(Uuid::new_v4);
         v1::StartRequest { id: id.to_string(), spec: Some(spec) }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_timeout() {
-        assert_eq!(spec(&["--timeout", "1m 30s", "ls"]).timeout_msec, 90_000);
+        assert_eq!(spec(&["--timeout", "1m 30s", "ls"]).timeout_msec, Some(90_000));
         for refused in ["0s", "5", "100us", "-3s", "soon", "99999999999999999999y"] {
             assert!(parse(&["--timeout", refused, "ls"]).is_err(), "{refused}");
         }

@@ -24,7 +24,7 @@ pub use self::routes::Routes;
 use self::followers::{Followers, Seat};
 use self::status::CallError;
 use crate::audit::{self, Asked, Decision};
-use crate::job::engine::{Engine, Follower};
+use crate::job::engine::{Engine, Follower, Stopped};
 use crate::policy::action::{self, Action};
 use crate::policy::{Permit, Policy};
 use crate::tls::Peer;
@@ -112,8 +112,9 @@ impl JobWorker for Service {
             Ok(action::Stop { job: self.engine.resolve(&job).await?, signal, grace })
         };
         let permit = self.authorize(&peer, asked_to_signal(&job, &signal), parse).await?;
-        let view = self.engine.stop(permit).await?;
-        Ok(Response::new(v1::StopResponse { job: Some(reply::job(view, &peer.identity.name)) }))
+        let Stopped { view, already_ended } = self.engine.stop(permit).await?;
+        let job = Some(reply::job(view, &peer.identity.name));
+        Ok(Response::new(v1::StopResponse { job, already_ended }))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {

@@ -7,6 +7,7 @@
 pub mod client;
 mod fork;
 pub mod host;
+mod pending;
 pub mod protocol;
 pub mod recover;
 mod server;
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     host.describe();
     let mut server = Server::bind(&socket, &host, args.exit_when_idle)
         .with_context(|| format!("can't listen for the worker on {}", socket.display()))?;
-    recover::scan(&host);
+    server.adopt(recover::scan(&host));
     tell_ready().context("can't say that the spawner is ready on stdout")?;
     match server.serve(&host)? {
         Fate::End => {

@@ -62,7 +62,7 @@ async fn to_the_end(client: &Client, job: &Job, quiet: bool) -> anyhow::Result<u
 
 /// `jobctl run … | head`: a local command would be ended by its next write, so the job is stopped. No error.
 async fn without_a_reader(client: &Client, job: &Job) -> anyhow::Result<u8> {
-    let job = client.stop(stop_request(job)).await?;
+    let (job, _) = client.stop(stop_request(job)).await?;
     match Outcome::of_finished(&job)? {
         Outcome::Stopped { .. } => Ok(exit::SUCCESS),
         outcome => Ok(exit::of_outcome(&outcome)),
@@ -85,7 +85,7 @@ async fn stop_and_leave(client: &Client, job: &Job, interrupts: &mut Interrupts)
     }
     let id = &job.id;
     render::note(&format!(
-        "left job {id}: its stop was asked for; `jobctl stream {id}` shows it, `jobctl stop --now {id}` kills it"
+        "left job {id} while it was being stopped; `jobctl status {id}` shows it, `jobctl stop --now {id}` kills it"
     ));
 }
 

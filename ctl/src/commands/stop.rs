@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use jobworker_proto::v1::{JobState, StopRequest};
+use jobworker_proto::v1::StopRequest;
 
 use super::JobRef;
 use crate::cli::Format;
@@ -28,11 +28,8 @@ pub(crate) struct StopArgs {
 }
 
 pub(crate) async fn stop(client: &Client, format: Format, args: StopArgs) -> anyhow::Result<u8> {
-    // Asked only for the wording: a stop of an ended job is no error, and answers like any other.
-    let before = client.status(args.job.job.clone()).await?;
-    let had_ended = before.state() == JobState::Finished;
-    let job = client.stop(args.into_request()?).await?;
-    render::job(format, &job, if had_ended { render::text::ended_before } else { render::text::ended })?;
+    let (job, already_ended) = client.stop(args.into_request()?).await?;
+    render::job(format, &job, if already_ended { render::text::ended_before } else { render::text::ended })?;
     Ok(exit::SUCCESS)
 }
 

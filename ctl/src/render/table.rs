@@ -57,10 +57,7 @@ fn row(job: &Job, id_chars: usize, look: Look) -> [String; 7] {
         command.truncate(end);
         command.push('…');
     }
-    let started = match job.started_unix_usec {
-        0 => String::new(),
-        usec => words::local_time(usec),
-    };
+    let started = job.started_unix_usec.map(words::local_time).unwrap_or_default();
     [
         job.id.chars().take(id_chars).collect(),
         words::printable(&spec.name).into_owned(),

@@ -87,8 +87,7 @@ fn describe(lines: &mut Lines, job: &Job) {
         let pair = [variable.key.as_bytes(), b"=", &variable.value].concat();
         lines.add("env", words::command_line(std::iter::once(&pair[..])));
     }
-    lines
-        .add_if(spec.timeout_msec > 0, "timeout", || words::duration(spec.timeout_msec.saturating_mul(1000)));
+    lines.add_some("timeout", spec.timeout_msec, |msec| words::duration(msec.saturating_mul(1000)));
 }
 
 fn certificate(owner: &Owner) -> String {
@@ -112,14 +111,14 @@ fn processes(lines: &mut Lines, job: &Job) {
 
 fn times(lines: &mut Lines, job: &Job) {
     lines.add("created", words::local_time(job.created_unix_usec));
-    lines.add_if(job.started_unix_usec > 0, "started", || words::local_time(job.started_unix_usec));
+    lines.add_some("started", job.started_unix_usec, words::local_time);
     lines.add_some("finished", job.finished_unix_usec, words::local_time);
-    if job.started_unix_usec > 0 {
+    if let Some(started) = job.started_unix_usec {
         let (key, until) = match job.finished_unix_usec {
             Some(finished) => ("ran for", finished),
             None => ("running for", now_unix_usec()),
         };
-        lines.add(key, words::duration(until.saturating_sub(job.started_unix_usec)));
+        lines.add(key, words::duration(until.saturating_sub(started)));
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
             spec: Some(spec),
             state: JobState::Finished.into(),
             outcome: Some(v1::Outcome { cause, ended, own_memory_limit: true, ..Default::default() }),
-            started_unix_usec: 1_000_000,
+            started_unix_usec: Some(1_000_000),
             finished_unix_usec: Some(64_000_000),
             limits_in_force: Some(LimitsInForce {
                 cpu_quota_usec: Some(150_000),

@@ -126,9 +126,9 @@ pub(crate) fn ending(job: &Job, outcome: &Outcome) -> String {
         Outcome::Exited(end) => main_process(*end),
         Outcome::Stopped { by, end } if by.is_empty() => format!("stopped: {}", main_process(*end)),
         Outcome::Stopped { by, end } => format!("stopped by {}: {}", printable(by), main_process(*end)),
-        Outcome::TimedOut => match job.spec.as_ref().map_or(0, |spec| spec.timeout_msec) {
-            0 => "timed out".to_owned(),
-            msec => format!("timed out after {}", duration(msec.saturating_mul(1000))),
+        Outcome::TimedOut => match job.spec.as_ref().and_then(|spec| spec.timeout_msec) {
+            None => "timed out".to_owned(),
+            Some(msec) => format!("timed out after {}", duration(msec.saturating_mul(1000))),
         },
         Outcome::OutOfMemory { own_limit } => out_of_memory(job, *own_limit),
         Outcome::Lost { reason } if reason.is_empty() => "lost".to_owned(),

@@ -200,7 +200,8 @@ impl JobWorker for Service {
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopResponse>, Status> {
         self.note(|asked| asked.stops.push(request.into_inner()))?;
         self.stopped.notify_one();
-        Ok(Response::new(v1::StopResponse { job: Some(self.ended()) }))
+        let already_ended = self.script.now.state() == JobState::Finished;
+        Ok(Response::new(v1::StopResponse { job: Some(self.ended()), already_ended }))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {

@@ -23,7 +23,7 @@ fn running() -> Job {
         state: JobState::Running.into(),
         pid: Some(4711),
         created_unix_usec: 1_000_000,
-        started_unix_usec: 1_000_000,
+        started_unix_usec: Some(1_000_000),
         ..Default::default()
     }
 }

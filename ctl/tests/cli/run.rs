@@ -82,7 +82,7 @@ fn the_worker_gets_what_the_command_line_says() {
         (limits.cpu.as_str(), limits.memory.as_str(), limits.io),
         ("-1", "64MiB", vec!["/data:1M".to_owned()])
     );
-    assert_eq!((spec.timeout_msec, spec.env.len()), (5000, 1));
+    assert_eq!((spec.timeout_msec, spec.env.len()), (Some(5000), 1));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_second_interrupt_leaves_at_once() {
     show("Ctrl-C twice", &ran);
     let id = world.worker.asked(|asked| asked.starts[0].id.clone());
     assert_eq!(ran.code, Some(130));
-    assert!(ran.stderr.contains(&format!("jobctl stream {id}")), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("jobctl stop --now {id}")), "{ran:?}");
 }
 
 #[test]

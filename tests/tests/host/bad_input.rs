@@ -189,7 +189,7 @@ async fn more_arguments_than_the_kernel_or_the_worker_takes_are_refused() {
 async fn the_longest_timeout_is_no_overflow() {
     let worker = Worker::start();
     let mut admin = worker.admin().await;
-    let spec = JobSpec { timeout_msec: u64::MAX, ..spec(&["true"]) };
+    let spec = JobSpec { timeout_msec: Some(u64::MAX), ..spec(&["true"]) };
     let job = run(&mut admin, spec).await.expect("584 million years are a timeout");
     assert!(job.outcome.is_some());
 }

@@ -84,7 +84,7 @@ async fn a_follower_sees_each_write_as_it_comes() {
         let event = stream.message().await.expect("no error").expect("not the end").event.expect("an event");
         let Event::Chunk(chunk) = event else { panic!("not output: {event:?}") };
         assert_eq!((chunk.offset, &chunk.data[..]), (offset, &b"x"[..]));
-        assert!(chunk.time_unix_usec >= job.started_unix_usec);
+        assert!(Some(chunk.time_unix_usec) >= job.started_unix_usec);
     }
     let event = stream.message().await.expect("no error").expect("not the end").event.expect("an event");
     assert!(matches!(event, Event::End(job) if job.output_bytes == 3));

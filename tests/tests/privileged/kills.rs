@@ -151,3 +151,18 @@ async fn of_everything_at_once_is_told_as_lost_afterwards() {
     assert!(!outcome(&lost).reason.is_empty());
     assert_gone(&lost, &tree);
 }
+
+#[tokio::test]
+async fn of_a_shim_is_told_also_by_a_spawner_that_did_not_start_it() {
+    let setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let job = start_until(&mut client, shell("echo planted; exec sleep 1015"), "planted").await;
+    let tree = members(&job);
+    kill_9(setup.worker.spawner_pid());
+    // Served by a new one, which has seen what the old one left.
+    finish(&mut client, shell("exit 6")).await;
+    kill_9(shim_of(&setup, &job));
+    let lost = wait(&mut client, &job.id).await.expect("the job is finished");
+    assert_eq!(outcome(&lost).cause(), Cause::Lost);
+    assert_gone(&lost, &tree);
+}

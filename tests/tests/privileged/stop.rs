@@ -130,7 +130,7 @@ async fn a_stop_is_seen_while_it_lasts_and_can_be_hurried() {
 async fn time_runs_out() {
     let setup = Setup::new().await;
     let mut client = setup.worker.admin().await;
-    let spec = JobSpec { timeout_msec: 300, ..shell("sleep 1008") };
+    let spec = JobSpec { timeout_msec: Some(300), ..shell("sleep 1008") };
     let job = start(&mut client, spec).await.expect("the job starts");
     let job = wait(&mut client, &job.id).await.expect("the job ends");
     assert_ended(&job, Cause::TimedOut, Ended::Signal(15));

@@ -36,6 +36,15 @@ pub struct Engine {
     parts: Arc<Parts>,
 }
 
+/// What a stop has come to.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The finished job.
+    pub view: JobView,
+    /// It was finished before it could be asked to end.
+    pub already_ended: bool,
+}
+
 struct Parts {
     jobs: JobsDir,
     spawner: SpawnerClient,
@@ -99,17 +108,18 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such job, its shim can't be asked, or the worker goes down.
-    pub async fn stop(&self, permit: Permit<action::Stop>) -> Result<JobView, EngineError> {
+    pub async fn stop(&self, permit: Permit<action::Stop>) -> Result<Stopped, EngineError> {
         let by = permit.identity().name.clone();
         let action::Stop { job, signal, grace } = permit.into_action();
         let grace_msec = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         self.started(job).await?;
-        if let Err(error) = self.ask(job, Control::Stop { signal: signal as i32, grace_msec, by }).await {
+        let asked = self.ask(job, Control::Stop { signal: signal as i32, grace_msec, by }).await;
+        if let Err(error) = asked {
             let view = self.view(job).await?;
-            return if view.is_finished() { Ok(view) } else { Err(error) };
+            return if view.is_finished() { Ok(Stopped { view, already_ended: true }) } else { Err(error) };
         }
         self.finished(job).await?;
-        self.view(job).await
+        Ok(Stopped { view: self.view(job).await?, already_ended: false })
     }
 
     /// A job as of now.

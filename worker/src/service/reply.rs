@@ -32,7 +32,7 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
         process: live.process.map(process),
         processes: live.processes,
         created_unix_usec: spec.created_unix_usec,
-        started_unix_usec: state.as_ref().map_or(0, |state| state.started_unix_usec),
+        started_unix_usec: state.as_ref().map(|state| state.started_unix_usec),
         finished_unix_usec: finished.map(|finished| finished.at_unix_usec),
         outcome: finished.map(outcome),
         limits_in_force: limits.map(limits_in_force),
@@ -66,7 +66,7 @@ fn job_spec(request: JobRequest) -> v1::JobSpec {
         env: request.env.into_iter().map(variable).collect(),
         workdir: request.workdir.as_bytes().to_vec(),
         name: request.name.unwrap_or_default(),
-        timeout_msec: request.timeout_msec.map_or(0, std::num::NonZeroU64::get),
+        timeout_msec: request.timeout_msec.map(std::num::NonZeroU64::get),
     }
 }
 

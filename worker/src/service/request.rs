@@ -62,8 +62,13 @@ pub(super) fn job(spec: v1::JobSpec, caps: Caps) -> Result<JobRequest> {
         env: env(spec.env, caps)?,
         workdir: workdir(spec.workdir)?,
         name: name(spec.name)?,
-        timeout_msec: NonZeroU64::new(spec.timeout_msec),
+        timeout_msec: spec.timeout_msec.map(timeout).transpose()?,
     })
+}
+
+fn timeout(msec: u64) -> Result<NonZeroU64> {
+    let reason = "0 is no time to run; at least 1 is needed, or none for no timeout";
+    NonZeroU64::new(msec).ok_or_else(|| invalid("spec.timeout_msec", reason))
 }
 
 /// A signal by its name, with or without `SIG`, or its number.

@@ -2,9 +2,11 @@
 //! lost. A job that had not got as far as `running` was never told of, and leaves nothing.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use jobworker_limits::{Group, Usage};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::host::Host;
 use crate::job::folder::Folder;
@@ -16,19 +18,43 @@ use crate::shim::record::{JobFolder, UNBORN};
 /// How long a killed group may take to become empty.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Looks through all folders and groups, as a new spawner does.
-pub fn scan(host: &Host) {
+/// A shim that an earlier spawner left, alive.
+pub struct Orphan {
+    /// Its job.
+    pub job: JobId,
+    /// Readable once it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// Looks through all folders and groups, as a new spawner does. Returns the shims that live.
+pub fn scan(host: &Host) -> Vec<Orphan> {
     remove_unborn(host);
+    let mut orphans = Vec::new();
     let ids = host.jobs.ids().unwrap_or_else(|error| {
         tracing::error!(%error, "can't look for jobs that were left behind");
         Vec::new()
     });
     for job in ids {
-        let folder = host.jobs.folder(job);
-        if !ended(&folder) {
-            recover(host, job, "its shim was gone when the spawner started");
+        if !ended(&host.jobs.folder(job)) {
+            // Pinned before the look at the lock: a shim that holds it then is the one that is pinned.
+            let pidfd = shim(&host.jobs.folder(job));
+            let recovered = recover(host, job, "its shim was gone when the spawner started");
+            orphans
+                .extend(pidfd.filter(|_| recovered == Recovered::Alive).map(|pidfd| Orphan { job, pidfd }));
         }
     }
+    end_strangers(host);
+    orphans
+}
+
+/// The shim that a folder names, if there is such a process.
+fn shim(folder: &Folder) -> Option<OwnedFd> {
+    let shim_pid = folder.state().ok()??.shim_pid;
+    pidfd_open(Pid::from_raw(shim_pid)?, PidfdFlags::empty()).ok()
+}
+
+/// Ends the groups that no folder tells of.
+fn end_strangers(host: &Host) {
     let Some(base) = &host.base else { return };
     let groups = base.leftover_groups().unwrap_or_else(|error| {
         tracing::error!(%error, "can't look for groups that were left behind");
@@ -66,18 +92,27 @@ fn ended(folder: &Folder) -> bool {
     matches!(folder.state(), Ok(Some(state)) if state.finished().is_some())
 }
 
+/// What [`recover`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// The shim lives: nothing was to be done.
+    Alive,
+    /// It does not: what could be done is done.
+    Gone,
+}
+
 /// Clears up after one shim, unless it lives.
-pub fn recover(host: &Host, job: JobId, reason: &str) {
+pub fn recover(host: &Host, job: JobId, reason: &str) -> Recovered {
     let folder = host.jobs.folder(job);
     if !folder.path().exists() || ended(&folder) {
-        return;
+        return Recovered::Gone;
     }
     let writer = match JobFolder::take_over(folder.path(), host.readers) {
         Ok(Some(writer)) => writer,
-        Ok(None) => return,
+        Ok(None) => return Recovered::Alive,
         Err(error) => {
             tracing::error!(%job, %error, "can't take over the folder of a job whose shim is gone");
-            return;
+            return Recovered::Gone;
         }
     };
     let usage = end_group(host, &job.to_string());
@@ -89,6 +124,7 @@ pub fn recover(host: &Host, job: JobId, reason: &str) {
         }
         Err(error) => tracing::error!(%job, %error, "a job's state can't be read"),
     }
+    Recovered::Gone
 }
 
 fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usage, reason: &str) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,7 +18,9 @@ use rustix::process::WaitOptions;
 
 use super::fork::fork;
 use super::host::Host;
-use super::protocol::{Attached, MAX_LINE_BYTES, Request};
+use super::pending::Pending;
+use super::protocol::{Attached, Request};
+use super::recover::Orphan;
 use crate::job::{JobId, Spec};
 
 /// How long a request may take to arrive, and a first worker to attach.
@@ -42,15 +44,10 @@ pub(super) struct Server {
     pending: Vec<Pending>,
     attached: Vec<UnixStream>,
     shims: HashMap<i32, JobId>,
+    /// Not our children, so no SIGCHLD tells of their end.
+    orphans: Vec<Orphan>,
     idle_since: Option<Instant>,
     exit_when_idle: bool,
-}
-
-/// A connection whose request has not arrived whole.
-struct Pending {
-    connection: UnixStream,
-    line: Vec<u8>,
-    until: Instant,
 }
 
 impl Server {
@@ -83,6 +80,7 @@ impl Server {
             pending: Vec::new(),
             attached: Vec::new(),
             shims: HashMap::new(),
+            orphans: Vec::new(),
             idle_since: Some(Instant::now()),
             exit_when_idle,
         })
@@ -94,11 +92,19 @@ impl Server {
         }
     }
 
+    /// Watches over shims that an earlier spawner left.
+    pub(super) fn adopt(&mut self, orphans: Vec<Orphan>) {
+        self.orphans = orphans;
+    }
+
     /// Until there is another fate for this process.
     pub(super) fn serve(&mut self, host: &Host) -> io::Result<Fate> {
         loop {
             self.wait();
             if let Some(fate) = self.read_signals()? {
+                return Ok(fate);
+            }
+            if let Some(fate) = self.forget_ended_orphans() {
                 return Ok(fate);
             }
             self.accept(host);
@@ -116,7 +122,8 @@ impl Server {
     fn wait(&self) {
         let fds = [self.listener.as_fd(), self.signals.as_fd()];
         let connections = self.pending.iter().map(|p| &p.connection).chain(&self.attached);
-        let all = fds.into_iter().chain(connections.map(AsFd::as_fd));
+        let orphans = self.orphans.iter().map(|orphan| orphan.pidfd.as_fd());
+        let all = fds.into_iter().chain(connections.map(AsFd::as_fd)).chain(orphans);
         let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let until = self.pending.iter().map(|p| p.until).chain(self.idle_until()).min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
@@ -129,13 +136,17 @@ impl Server {
 
     /// A worker that starts its own spawner attaches at once; one that never does is gone.
     fn idle_until(&self) -> Option<Instant> {
-        let waiting = self.exit_when_idle && self.attached.is_empty() && self.shims.is_empty();
+        let waiting = self.exit_when_idle && self.attached.is_empty() && !self.has_jobs();
         self.idle_since.filter(|_| waiting).map(|since| since + PATIENCE)
     }
 
     fn is_idle(&self) -> bool {
-        let nobody = self.attached.is_empty() && self.shims.is_empty() && self.pending.is_empty();
+        let nobody = self.attached.is_empty() && !self.has_jobs() && self.pending.is_empty();
         nobody && self.idle_since.is_none_or(|since| since.elapsed() >= PATIENCE)
+    }
+
+    fn has_jobs(&self) -> bool {
+        !self.shims.is_empty() || !self.orphans.is_empty()
     }
 
     fn read_signals(&mut self) -> io::Result<Option<Fate>> {
@@ -164,6 +175,19 @@ impl Server {
         Ok(None)
     }
 
+    /// Whether the job ended well is seen by its recoverer, which finds the outcome then.
+    fn forget_ended_orphans(&mut self) -> Option<Fate> {
+        let ended: Vec<Orphan> =
+            self.orphans.extract_if(.., |orphan| is_readable(orphan.pidfd.as_fd())).collect();
+        for Orphan { job, .. } in ended {
+            if let Ok(ForkResult::Child) = self.fork() {
+                let reason = "its shim, left by an earlier spawner, was killed".to_owned();
+                return Some(Fate::Recoverer { job, reason });
+            }
+        }
+        None
+    }
+
     fn fork(&self) -> nix::Result<ForkResult> {
         fork().inspect_err(|error| tracing::error!(%error, "can't fork"))
     }
@@ -173,8 +197,7 @@ impl Server {
             let peer = getsockopt(&connection, PeerCredentials).map(|peer| Uid::from_raw(peer.uid()));
             match peer {
                 Ok(uid) if host.admits(uid) && connection.set_nonblocking(true).is_ok() => {
-                    let until = Instant::now() + PATIENCE;
-                    self.pending.push(Pending { connection, line: Vec::new(), until });
+                    self.pending.push(Pending::new(connection, Instant::now() + PATIENCE));
                 }
                 peer => tracing::warn!(?peer, "refused a connection: not the worker"),
             }
@@ -208,7 +231,11 @@ impl Server {
                         Err(_) => {}
                     }
                 }
-                Err(error) => tracing::warn!(%error, "dropped a connection"),
+                Err(error) => {
+                    // It may quote what was sent, which has no end.
+                    let error: String = error.to_string().chars().take(200).collect();
+                    tracing::warn!(error, "dropped a connection");
+                }
             }
         }
         None
@@ -236,35 +263,15 @@ impl Server {
     }
 }
 
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// The shim's own connection; it may wait on it.
 fn shim(connection: UnixStream, spec: Box<Spec>) -> Option<Fate> {
     match connection.set_nonblocking(false) {
         Ok(()) => Some(Fate::Shim { connection, spec }),
         Err(_) => Some(Fate::End),
-    }
-}
-
-impl Pending {
-    /// The request, once its line is whole.
-    fn read(&mut self) -> io::Result<Option<Request>> {
-        let mut buffer = [0; 16 << 10];
-        loop {
-            match self.connection.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => self.line.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-            if self.line.len() > MAX_LINE_BYTES {
-                return Err(io::Error::other(format!("a request is longer than {MAX_LINE_BYTES} bytes")));
-            }
-            if self.line.ends_with(b"\n") {
-                return Ok(Some(serde_json::from_slice(&self.line)?));
-            }
-        }
-        if self.until <= Instant::now() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(None)
     }
 }

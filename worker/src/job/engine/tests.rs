@@ -243,12 +243,12 @@ async fn twenty_stops_at_once_get_the_same_answer() {
         .collect();
     let expected = Outcome::Stopped { by: "alice".to_owned(), ended: Ended::Signaled(15) };
     for stop in stops {
-        let view = soon(stop).await.unwrap().unwrap();
-        assert_eq!(view.state.unwrap().finished().unwrap().outcome, expected);
+        let stopped = soon(stop).await.unwrap().unwrap();
+        assert_eq!(stopped.view.state.unwrap().finished().unwrap().outcome, expected);
     }
     let control = Control::Stop { signal: 15, grace_msec: 1500, by: "alice".to_owned() };
     assert_eq!(told.join().unwrap(), Some(control));
-    assert!(bench.engine.stop(stop(job)).await.unwrap().is_finished(), "after the end too");
+    assert!(bench.engine.stop(stop(job)).await.unwrap().already_ended, "after the end too");
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_starting_job_is_stopped_once_it_runs() {
         assert!(requests.next().is_some());
         shim.exit(0);
     });
-    assert!(soon(stopping).await.unwrap().unwrap().is_finished());
+    assert!(soon(stopping).await.unwrap().unwrap().view.is_finished());
     told.join().unwrap();
 }
 
@@ -280,7 +280,7 @@ async fn a_job_whose_shim_is_gone_can_not_be_asked() {
     assert!(matches!(bench.engine.signal(signal()).await, Err(EngineError::NotRunning { .. })));
     // As the spawner does that finds out.
     shim.finish(Outcome::Lost { reason: "its shim died".to_owned() });
-    assert!(bench.engine.stop(stop(job)).await.unwrap().is_finished());
+    assert!(bench.engine.stop(stop(job)).await.unwrap().already_ended);
     let error = bench.engine.signal(signal()).await.unwrap_err();
     assert_eq!(error.to_string(), format!("job {job} is not running: it was lost: its shim died"));
 }

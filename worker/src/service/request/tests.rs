@@ -20,7 +20,7 @@ fn a_full_request_is_taken_over() {
             spec.limits = Some(v1::Limits { memory: "64MiB".to_owned(), ..v1::Limits::default() });
             spec.env = vec![v1::EnvVar { key: "A".to_owned(), value: b"=".to_vec() }];
             spec.name = "nightly".to_owned();
-            spec.timeout_msec = 1500;
+            spec.timeout_msec = Some(1500);
         }),
         CAPS,
     )
