@@ -68,12 +68,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file does not hold what it should.
-    #[error("the configuration file {} is not right: {source}", path.display())]
+    #[error("the configuration file {} is not right: {reason}", path.display())]
     Malformed {
         /// Which file.
         path: PathBuf,
         /// Where in it, what is wrong, and which keys there are.
-        source: Box<toml::de::Error>,
+        reason: Box<toml::de::Error>,
     },
     /// Something without default is not given.
     #[error("--{name} is missing: {what}; it may also be JOBWORKER_{variable} or `{name}` in {DEFAULT_FILE}")]
@@ -182,7 +182,7 @@ fn read(path: &Path) -> Result<Options, ConfigError> {
     let text =
         fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text)
-        .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
+        .map_err(|reason| ConfigError::Malformed { path: path.to_owned(), reason: Box::new(reason) })
 }
 
 #[cfg(test)]

@@ -159,8 +159,9 @@ async fn of_a_shim_is_told_also_by_a_spawner_that_did_not_start_it() {
     let job = start_until(&mut client, shell("echo planted; exec sleep 1015"), "planted").await;
     let tree = members(&job);
     kill_9(setup.worker.spawner_pid());
-    // Served by a new one, which has seen what the old one left.
-    finish(&mut client, shell("exit 6")).await;
+    // Served by a new one, which has seen what the old one left, and not by way of the worker's own limits.
+    let (next, _) = finish(&mut client, shell("exit $(( $(ulimit -Sn) == 1024 ? 6 : 1 ))")).await;
+    assert_ended(&next, Cause::Exited, Ended::ExitCode(6));
     kill_9(shim_of(&setup, &job));
     let lost = wait(&mut client, &job.id).await.expect("the job is finished");
     assert_eq!(outcome(&lost).cause(), Cause::Lost);

@@ -46,22 +46,22 @@ pub struct Folder {
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// The operating system said no.
-    #[error("can't {operation} {path}: {source}")]
+    #[error("can't {operation} {path}: {reason}")]
     Io {
         /// What was tried.
         operation: &'static str,
         /// On which file.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The file is there and is not what it should be.
-    #[error("{path} is not what jobworker writes: {source}")]
+    #[error("{path} is not what jobworker writes: {reason}")]
     Malformed {
         /// Which file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        reason: serde_json::Error,
     },
 }
 
@@ -86,7 +86,7 @@ impl JobsDir {
     /// # Errors
     /// When the folder can't be read; one that does not exist yet holds no jobs.
     pub fn ids(&self) -> Result<Vec<JobId>, FolderError> {
-        let failed = |source| FolderError::Io { operation: "list", path: self.path.clone(), source };
+        let failed = |reason| FolderError::Io { operation: "list", path: self.path.clone(), reason };
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -137,7 +137,7 @@ impl Folder {
         match fs::metadata(self.file(OUTPUT)) {
             Ok(metadata) => Ok(metadata.len()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(source) => Err(FolderError::Io { operation: "examine", path: self.file(OUTPUT), source }),
+            Err(reason) => Err(FolderError::Io { operation: "examine", path: self.file(OUTPUT), reason }),
         }
     }
 
@@ -146,9 +146,9 @@ impl Folder {
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
-                .map_err(|source| FolderError::Malformed { path, source }),
+                .map_err(|reason| FolderError::Malformed { path, reason }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(FolderError::Io { operation: "read", path, source }),
+            Err(reason) => Err(FolderError::Io { operation: "read", path, reason }),
         }
     }
 }

@@ -69,12 +69,12 @@ pub enum WatchError {
     )]
     UsedUp(PathBuf),
     /// The operating system said no.
-    #[error("can't watch {path}: {source}")]
+    #[error("can't watch {path}: {reason}")]
     Io {
         /// Which folder.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -137,7 +137,7 @@ impl Hub {
             match errno {
                 Errno::ENOENT => WatchError::NotFound(path),
                 Errno::ENOSPC => WatchError::UsedUp(path),
-                errno => WatchError::Io { path, source: errno.into() },
+                errno => WatchError::Io { path, reason: errno.into() },
             }
         })?;
         let watched = folders.entry(descriptor).or_insert_with(Watched::new);

@@ -33,14 +33,14 @@ pub enum OutputError {
         path: PathBuf,
     },
     /// A record makes no sense.
-    #[error("{path}, record {number}: {source}")]
+    #[error("{path}, record {number}: {reason}")]
     Record {
         /// Which file.
         path: PathBuf,
         /// Which record, counted from 0.
         number: u64,
         /// What is wrong with it.
-        source: UnknownKind,
+        reason: UnknownKind,
     },
 }
 
@@ -59,7 +59,7 @@ impl Files {
             Ok(()) => return Err(OutputError::NotAnIndex { path: folder.file(INDEX) }),
             // It is being created.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(source) => return Err(failed(folder, "read", INDEX, source).into()),
+            Err(reason) => return Err(failed(folder, "read", INDEX, reason).into()),
         }
         Ok(Some(Self { folder: folder.clone(), output: Arc::new(output), index: Arc::new(index) }))
     }
@@ -69,7 +69,7 @@ impl Files {
     /// # Errors
     /// When the file can't be examined.
     pub(super) fn record_count(&self) -> Result<u64, OutputError> {
-        let metadata = self.index.metadata().map_err(|source| self.failed("examine", INDEX, source))?;
+        let metadata = self.index.metadata().map_err(|reason| self.failed("examine", INDEX, reason))?;
         Ok((metadata.len() / RECORD_BYTES as u64).saturating_sub(1))
     }
 
@@ -79,7 +79,7 @@ impl Files {
     /// When they can't be read, or make no sense.
     pub(super) async fn records(&self, first: u64, count: usize) -> Result<Vec<Record>, OutputError> {
         let bytes = positioned::read_at(&self.index, record_offset(first), count * RECORD_BYTES).await;
-        self.decode(first, &bytes.map_err(|source| self.failed("read", INDEX, source))?)
+        self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
     }
 
     /// As [`Self::records`], on a thread that may block.
@@ -88,7 +88,7 @@ impl Files {
     /// When they can't be read, or make no sense.
     pub(super) fn records_blocking(&self, first: u64, count: usize) -> Result<Vec<Record>, OutputError> {
         let bytes = positioned::read_at_blocking(&self.index, record_offset(first), count * RECORD_BYTES);
-        self.decode(first, &bytes.map_err(|source| self.failed("read", INDEX, source))?)
+        self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
     }
 
     /// `length` bytes of output; fewer only where it ends before.
@@ -97,7 +97,7 @@ impl Files {
     /// When they can't be read.
     pub(super) async fn bytes(&self, offset: u64, length: usize) -> Result<BytesMut, OutputError> {
         let bytes = positioned::read_at(&self.output, offset, length).await;
-        bytes.map_err(|source| self.failed("read", OUTPUT, source))
+        bytes.map_err(|reason| self.failed("read", OUTPUT, reason))
     }
 
     /// As [`Self::bytes`], on a thread that may block.
@@ -106,23 +106,23 @@ impl Files {
     /// When they can't be read.
     pub(super) fn bytes_blocking(&self, offset: u64, length: usize) -> Result<BytesMut, OutputError> {
         let bytes = positioned::read_at_blocking(&self.output, offset, length);
-        bytes.map_err(|source| self.failed("read", OUTPUT, source))
+        bytes.map_err(|reason| self.failed("read", OUTPUT, reason))
     }
 
     fn decode(&self, first: u64, bytes: &[u8]) -> Result<Vec<Record>, OutputError> {
         let (records, _not_whole) = bytes.as_chunks::<RECORD_BYTES>();
         let decoded = records.iter().zip(first..).map(|(bytes, number)| {
-            Record::decode(bytes).map_err(|source| OutputError::Record {
+            Record::decode(bytes).map_err(|reason| OutputError::Record {
                 path: self.folder.file(INDEX),
                 number,
-                source,
+                reason,
             })
         });
         decoded.collect()
     }
 
-    fn failed(&self, operation: &'static str, name: &str, source: io::Error) -> OutputError {
-        failed(&self.folder, operation, name, source).into()
+    fn failed(&self, operation: &'static str, name: &str, reason: io::Error) -> OutputError {
+        failed(&self.folder, operation, name, reason).into()
     }
 }
 
@@ -130,12 +130,12 @@ fn open(folder: &Folder, name: &str) -> Result<Option<File>, FolderError> {
     match File::open(folder.file(name)) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(failed(folder, "open", name, source)),
+        Err(reason) => Err(failed(folder, "open", name, reason)),
     }
 }
 
-fn failed(folder: &Folder, operation: &'static str, name: &str, source: io::Error) -> FolderError {
-    FolderError::Io { operation, path: folder.file(name), source }
+fn failed(folder: &Folder, operation: &'static str, name: &str, reason: io::Error) -> FolderError {
+    FolderError::Io { operation, path: folder.file(name), reason }
 }
 
 /// Behind the header, which is as long as a record.

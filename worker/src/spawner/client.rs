@@ -51,28 +51,28 @@ pub struct SpawnerClient {
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnerError {
     /// Nobody listens, or not for us.
-    #[error("can't connect to the spawner's socket {socket}: {source}")]
+    #[error("can't connect to the spawner's socket {socket}: {reason}")]
     Connect {
         /// Where.
         socket: PathBuf,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The connection broke, or held what is no answer.
-    #[error("the spawner at {socket} gave no answer: {source}")]
+    #[error("the spawner at {socket} gave no answer: {reason}")]
     NoAnswer {
         /// Where.
         socket: PathBuf,
         /// What came instead.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A spawner of our own could not be started.
-    #[error("can't execute {program} as a spawner: {source}")]
+    #[error("can't execute {program} as a spawner: {reason}")]
     Launch {
         /// What was executed.
         program: PathBuf,
         /// Why it could not be.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A spawner of our own ended instead of listening. What it had to say stands on stderr.
     #[error("the spawner ended before it was ready ({0}); its own message says why")]
@@ -111,7 +111,7 @@ impl SpawnerClient {
         let request = Request::Start(Box::new(spec.clone()));
         let answer = match self.ask(&request).await {
             // It has gone since, and nothing was sent.
-            Err(SpawnerError::Connect { source, .. }) if nobody_listens(&source) => {
+            Err(SpawnerError::Connect { reason, .. }) if nobody_listens(&reason) => {
                 self.attach_now().await?;
                 self.ask(&request).await
             }
@@ -140,7 +140,7 @@ impl SpawnerClient {
 
     async fn new_attachment(&self) -> Result<(Attachment, Attached), SpawnerError> {
         let (attached, connection) = match (self.ask(&Request::Attach).await, &self.own) {
-            (Err(SpawnerError::Connect { source, .. }), Some(settings)) if nobody_listens(&source) => {
+            (Err(SpawnerError::Connect { reason, .. }), Some(settings)) if nobody_listens(&reason) => {
                 launch::launch(settings).await?;
                 self.ask(&Request::Attach).await?
             }
@@ -153,11 +153,11 @@ impl SpawnerClient {
     async fn ask<A: DeserializeOwned>(&self, request: &Request) -> Result<(A, UnixStream), SpawnerError> {
         let mut connection = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| SpawnerError::Connect { socket: self.socket.clone(), source })?;
+            .map_err(|reason| SpawnerError::Connect { socket: self.socket.clone(), reason })?;
         let answered = timeout(PATIENCE, exchange(&mut connection, request)).await;
         match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(answer) => Ok((answer, connection)),
-            Err(source) => Err(SpawnerError::NoAnswer { socket: self.socket.clone(), source }),
+            Err(reason) => Err(SpawnerError::NoAnswer { socket: self.socket.clone(), reason }),
         }
     }
 }

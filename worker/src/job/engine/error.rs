@@ -67,12 +67,12 @@ pub enum EngineError {
     #[error(transparent)]
     Watch(WatchError),
     /// A request that the shim can't be asked.
-    #[error("can't ask the shim of job {id}: {source}")]
+    #[error("can't ask the shim of job {id}: {reason}")]
     Control {
         /// Which job.
         id: JobId,
         /// Why.
-        source: ControlError,
+        reason: ControlError,
     },
     /// The worker goes down; jobs live on.
     #[error("the worker is going down; the job lives on")]

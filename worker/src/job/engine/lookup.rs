@@ -22,7 +22,7 @@ pub(super) fn resolve(jobs: &JobsDir, text: &str) -> Result<JobId, EngineError> 
         return match path.try_exists() {
             Ok(true) => Ok(id),
             Ok(false) => Err(EngineError::not_found(id)),
-            Err(source) => Err(FolderError::Io { operation: "examine", path, source }.into()),
+            Err(reason) => Err(FolderError::Io { operation: "examine", path, reason }.into()),
         };
     }
     let mut matches: Vec<_> = jobs.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)).collect();

@@ -11,13 +11,13 @@ use crate::shim::control::Control;
 
 /// Writes one line, whole. The shim of a job that has a state reads its FIFO until the job is finished.
 pub(super) fn send(job: JobId, folder: &Folder, control: &Control) -> Result<(), EngineError> {
-    let line = control.encode().map_err(|source| EngineError::Control { id: job, source })?;
+    let line = control.encode().map_err(|reason| EngineError::Control { id: job, reason })?;
     check_not_ended(job, folder)?;
     let path = folder.file(CONTROL);
     match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(mut fifo) => {
             let written = fifo.write_all(&line);
-            written.map_err(|source| FolderError::Io { operation: "write to", path, source }.into())
+            written.map_err(|reason| FolderError::Io { operation: "write to", path, reason }.into())
         }
         // Nobody has it open for reading.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
@@ -26,7 +26,7 @@ pub(super) fn send(job: JobId, folder: &Folder, control: &Control) -> Result<(),
             Err(EngineError::NotRunning { id: job, how: how.to_owned() })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EngineError::not_found(job)),
-        Err(source) => Err(FolderError::Io { operation: "open", path, source }.into()),
+        Err(reason) => Err(FolderError::Io { operation: "open", path, reason }.into()),
     }
 }
 

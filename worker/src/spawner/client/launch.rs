@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use jobworker_limits::{Base, enter_leaf};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
@@ -15,11 +16,14 @@ use crate::job::engine::blocking;
 /// The name of the group, below the subtree, that the worker goes into to make room for the jobs' groups.
 const OWN_LEAF: &str = "worker";
 
+/// The soft limit on open files that jobs begin with: as many as select(2) can count, and what systemd gives.
+const OPEN_FILES: u64 = 1024;
+
 /// Starts this program as a spawner and returns when it listens. It is in a process group of its own, so that a
 /// Ctrl-C for the worker is none for the jobs, and outlives the worker while a job runs.
 pub(super) async fn launch(settings: &Settings) -> Result<(), SpawnerError> {
     let program = env::current_exe()
-        .map_err(|source| SpawnerError::Launch { program: PathBuf::from("/proc/self/exe"), source })?;
+        .map_err(|reason| SpawnerError::Launch { program: PathBuf::from("/proc/self/exe"), reason })?;
     let cgroup = settings.cgroup.clone();
     blocking(move || make_room(cgroup.as_deref())).await;
     start(command(&program, settings)).await
@@ -38,14 +42,24 @@ fn make_room(cgroup: Option<&Path>) {
 
 async fn start(mut command: Command) -> Result<(), SpawnerError> {
     let program = PathBuf::from(command.as_std().get_program());
-    let failed = |source| SpawnerError::Launch { program: program.clone(), source };
+    let failed = |reason| SpawnerError::Launch { program: program.clone(), reason };
     let mut child = command.spawn().map_err(failed)?;
+    reset_open_files(&child);
     if !is_ready(&mut child).await.map_err(failed)? {
         return Err(SpawnerError::Ended(child.wait().await.map_err(failed)?));
     }
     // Reaped when it ends; the attachment tells of it.
     tokio::spawn(async move { child.wait().await });
     Ok(())
+}
+
+/// The worker raises its own limit for its connections; no job is to inherit that.
+fn reset_open_files(child: &Child) {
+    let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else { return };
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let soft = hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
+    // A child that has ended already has no limits to set.
+    let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(soft), maximum: hard });
 }
 
 fn command(program: &Path, settings: &Settings) -> Command {
