@@ -2,10 +2,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, RenameFlags, posix_fallocate, renameat2};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, mkfifo};
@@ -16,6 +16,12 @@ use crate::job::{Spec, State};
 
 /// What the names of folders begin with that are not jobs yet; what is left of one belongs to a shim that died.
 pub const UNBORN: &str = ".new.";
+
+/// The file that keeps space for the outcome. Named like all that does not last in a job's folder.
+const RESERVE: &str = "state.json.reserve.new";
+
+/// Above any outcome's length: some 2 KiB, and 120 bytes for each disk that the job used.
+const RESERVE_BYTES: libc::off_t = 16 << 10;
 
 /// Who reads the folders besides their writer: the worker's group.
 #[derive(Clone, Copy, Debug)]
@@ -95,12 +101,39 @@ impl JobFolder {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(self.path.join(CONTROL))
     }
 
-    /// Writes `state.json`. A job's end goes to the disk before anybody hears of it.
+    /// Sets disk space aside for the outcome, so that a job that fills the disk still gets its verdict.
+    ///
+    /// # Errors
+    /// When there is no space for it even now.
+    pub fn reserve(&self) -> io::Result<()> {
+        let reserve = self.file(RESERVE)?;
+        Ok(posix_fallocate(reserve, 0, RESERVE_BYTES)?)
+    }
+
+    /// Writes `state.json`. A job's end goes to the disk before anybody hears of it, into what was set aside for it
+    /// where there is nothing else left.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn write_state(&self, state: &State) -> io::Result<()> {
-        self.replace(STATE, state, state.finished().is_some())
+        let reserve = self.path.join(RESERVE);
+        if state.finished().is_none() {
+            return self.replace(STATE, state, false);
+        }
+        self.replace(STATE, state, true).or_else(|error| self.spend(&reserve, state).map_err(|_| error))?;
+        // Spent, or no longer needed.
+        let _ = fs::remove_file(&reserve);
+        Ok(())
+    }
+
+    /// Writes in place, which needs no new space, and only then makes it `state.json`.
+    fn spend(&self, reserve: &Path, state: &State) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(reserve)?;
+        let bytes = encode(state)?;
+        file.write_all_at(&bytes, 0)?;
+        file.set_len(bytes.len() as u64)?;
+        file.sync_all()?;
+        fs::rename(reserve, self.path.join(STATE))
     }
 
     /// Removes the folder with all that is in it.
@@ -115,9 +148,7 @@ impl JobFolder {
             _ => {}
         }
         let mut file = create(&new, self.readers)?;
-        let mut bytes = serde_json::to_vec_pretty(value)?;
-        bytes.push(b'\n');
-        file.write_all(&bytes)?;
+        file.write_all(&encode(value)?)?;
         if durable {
             file.sync_all()?;
         }
@@ -137,6 +168,12 @@ impl Readers {
         }
         Ok(())
     }
+}
+
+fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 fn create(path: &Path, readers: Readers) -> io::Result<File> {

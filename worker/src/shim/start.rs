@@ -107,6 +107,7 @@ fn begin(
     folder: &JobFolder,
     confinement: &Confinement,
 ) -> Result<(State, Parts), StartReply> {
+    folder.reserve().map_err(|error| host_failed("set disk space aside for the outcome", &error))?;
     let signals = become_parent().map_err(|error| host_failed("become the job's parent", &error))?;
     let (out_read, out_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
     let (err_read, err_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
