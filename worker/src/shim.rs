@@ -14,6 +14,7 @@ pub mod environment;
 pub mod life;
 pub mod machine;
 pub mod record;
+mod refusal;
 mod start;
 
 use std::io::Write;

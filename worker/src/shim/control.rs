@@ -3,6 +3,9 @@
 //! A line of at most `PIPE_BUF` bytes is written whole or not at all (pipe(7)), so writers need no lock. Requests are
 //! not answered: their effect shows in `state.json`.
 
+use std::fs::File;
+use std::io::Read;
+
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -77,5 +80,62 @@ impl Control {
     pub fn signal(&self) -> Result<Signal, ControlError> {
         let (Self::Stop { signal, .. } | Self::Signal { signal, .. }) = self;
         Signal::try_from(*signal).map_err(|_| ControlError::UnknownSignal(*signal))
+    }
+}
+
+/// Splits what comes from the FIFO into lines.
+#[derive(Default)]
+pub struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// The lines that are whole by now; their newlines are left out. The FIFO must be non-blocking.
+    pub fn read(&mut self, fifo: &mut File) -> Vec<Vec<u8>> {
+        let mut buffer = [0; MAX_LINE_BYTES];
+        while let Ok(length @ 1..) = fifo.read(&mut buffer) {
+            self.rest.extend_from_slice(&buffer[..length]);
+        }
+        let Some(last) = self.rest.iter().rposition(|&b| b == b'\n') else {
+            // No request is this long: somebody else wrote here.
+            if self.rest.len() > MAX_LINE_BYTES {
+                self.rest.clear();
+            }
+            return Vec::new();
+        };
+        let rest = self.rest.split_off(last + 1);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        whole.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_however_they_are_written() {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+        let (mut fifo, mut writer) = (File::from(reader), File::from(writer));
+        let stop = Control::Stop { signal: 15, grace_msec: 3000, by: "alice".to_owned() };
+        let line = stop.encode().unwrap();
+        let mut lines = Lines::default();
+        assert!(lines.read(&mut fifo).is_empty());
+        writer.write_all(&[&line[..], &line[..10]].concat()).unwrap();
+        assert_eq!(lines.read(&mut fifo), [&line[..line.len() - 1]]);
+        writer.write_all(&line[10..]).unwrap();
+        let rest = lines.read(&mut fifo);
+        assert_eq!(Control::decode(&rest[0]).unwrap(), stop);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let long = Control::Stop { signal: 15, grace_msec: 0, by: "x".repeat(MAX_LINE_BYTES) };
+        assert!(matches!(long.encode(), Err(ControlError::TooLong { .. })));
+        assert!(matches!(Control::decode(b"stop TERM 3000"), Err(ControlError::Malformed(_))));
+        let unknown = br#"{"signal":{"signal":99,"all":false}}"#;
+        assert!(matches!(Control::decode(unknown), Err(ControlError::UnknownSignal(99))));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use rustix::process::{WaitOptions, WaitStatus};
 
 use super::capture::Capture;
 use super::confinement::Confinement;
-use super::control::{Control, MAX_LINE_BYTES};
+use super::control::{Control, Lines};
 use super::machine::{Effect, Event, Machine};
 use crate::job::state::{Ended, StopReason};
 use crate::output::index::Kind;
@@ -240,29 +240,4 @@ fn timeout(deadline: Option<Instant>) -> PollTimeout {
     let left = deadline.saturating_duration_since(Instant::now());
     let msec = left.as_micros().div_ceil(1000);
     PollTimeout::try_from(msec).unwrap_or(PollTimeout::MAX)
-}
-
-/// Splits what comes from the FIFO into lines.
-#[derive(Default)]
-struct Lines {
-    rest: Vec<u8>,
-}
-
-impl Lines {
-    fn read(&mut self, fifo: &mut File) -> Vec<Vec<u8>> {
-        let mut buffer = [0; MAX_LINE_BYTES];
-        while let Ok(length @ 1..) = fifo.read(&mut buffer) {
-            self.rest.extend_from_slice(&buffer[..length]);
-        }
-        let Some(last) = self.rest.iter().rposition(|&b| b == b'\n') else {
-            // No request is this long: somebody else wrote here.
-            if self.rest.len() > MAX_LINE_BYTES {
-                self.rest.clear();
-            }
-            return Vec::new();
-        };
-        let rest = self.rest.split_off(last + 1);
-        let whole = std::mem::replace(&mut self.rest, rest);
-        whole.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
-    }
 }

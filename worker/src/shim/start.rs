@@ -5,24 +5,24 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use jobworker_limits::{Group, GroupError, LimitsInForce};
-use nix::errno::Errno;
+use jobworker_limits::{Group, LimitsInForce};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, fchown, pipe2, setsid};
 
-use super::birth::{BirthError, Image, Stdio, Step, birth};
+use super::birth::{Stdio, birth};
 use super::capture::Capture;
 use super::confinement::Confinement;
 use super::environment;
 use super::record::JobFolder;
+use super::refusal::{birth_refusal, group_refusal, host_failed, refused};
 use crate::job::spec::FORMAT_VERSION;
 use crate::job::{Phase, Spec, State};
 use crate::shim::clock;
 use crate::spawner::host::Host;
-use crate::spawner::protocol::{Refusal, RefusalKind, StartReply};
+use crate::spawner::protocol::{RefusalKind, StartReply};
 use crate::spawner::users::OsUser;
 
 /// A job whose command has been executed.
@@ -188,80 +188,4 @@ fn end_unrecorded(confinement: &Confinement) {
         tracing::warn!(?ended, ?empty, "a job that could not be recorded was killed");
     }
     while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok() {}
-}
-
-fn group_refusal(error: &GroupError) -> Refusal {
-    let (kind, field) = match error {
-        GroupError::ControllerMissing { .. } => (RefusalKind::ControllerMissing, Some("spec.limits")),
-        GroupError::Disk(_) | GroupError::SameDisk { .. } | GroupError::IoRefused { .. } => {
-            (RefusalKind::InvalidField, Some("spec.limits.io"))
-        }
-        GroupError::NoSwapAccounting { .. } => (RefusalKind::InvalidField, Some("spec.limits.swap")),
-        _ => (RefusalKind::Host, None),
-    };
-    let words = chain(error);
-    let message = field.map(|field| format!("{field}: {words}")).unwrap_or(words);
-    Refusal { kind, field: field.map(str::to_owned), message }
-}
-
-fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, image: &Image) -> StartReply {
-    let request = &spec.request;
-    let BirthError { step, errno } = error;
-    let command = &request.command;
-    let not_executable = |why: &str| {
-        let message = format!("spec.command: can't execute {command:?} as {}: {why}", user.name);
-        refused(RefusalKind::CommandNotExecutable, "spec.command", message)
-    };
-    match (step, errno) {
-        (Step::Exec, Errno::ENOENT) if environment::exists(command, &request.workdir) => {
-            not_executable("it is there, but the interpreter that it names is not (ENOENT)")
-        }
-        (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
-            let tried =
-                image.programs.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(", ");
-            let message = format!("spec.command: {command:?} not found: no such file (ENOENT): {tried}");
-            refused(RefusalKind::CommandNotFound, "spec.command", message)
-        }
-        (Step::Exec, Errno::E2BIG) => {
-            let message =
-                format!("spec.args: the kernel refuses arguments and environment of this size: {errno}");
-            refused(RefusalKind::InvalidField, "spec.args", message)
-        }
-        (Step::Exec, errno) => not_executable(&errno.to_string()),
-        (Step::Workdir, errno) => {
-            let workdir = &request.workdir;
-            let message = format!("spec.workdir: {} can't enter {workdir:?}: {errno}", user.name);
-            refused(RefusalKind::InvalidField, "spec.workdir", message)
-        }
-        (Step::User, errno) => {
-            let message = format!("spec.user: can't become {}: {errno}", user.name);
-            refused(RefusalKind::Host, "spec.user", message)
-        }
-        (Step::Clone | Step::Setup, errno) => host_failed(
-            "start a process in the job's group (clone3 with CLONE_INTO_CGROUP and close_range need Linux 5.11)",
-            &(*errno).into(),
-        ),
-    }
-}
-
-fn refused(kind: RefusalKind, field: &str, message: String) -> StartReply {
-    StartReply::Refused(Refusal { kind, field: Some(field.to_owned()), message })
-}
-
-fn host_failed(operation: &str, error: &io::Error) -> StartReply {
-    let message = format!("can't {operation}: {error}");
-    StartReply::Refused(Refusal { kind: RefusalKind::Host, field: None, message })
-}
-
-/// An error with its causes, for the far end of a socket.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    let mut text = error.to_string();
-    for cause in causes {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
