@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::commands::signal::SignalArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::stream::StreamArgs;
+use crate::commands::wait::WaitArgs;
 use crate::commands::{JobRef, run::RunArgs, start::StartArgs};
 use crate::exit::Verb;
 
@@ -93,7 +94,7 @@ pub(crate) enum Command {
     /// List the jobs
     List,
     /// Wait until a job has ended and exit with its code
-    Wait(JobRef),
+    Wait(WaitArgs),
     /// Send a signal to a running job
     Signal(SignalArgs),
 }

@@ -3,7 +3,7 @@
 
 use jobworker_proto::v1::ErrorReason;
 
-use crate::client::CallError;
+use crate::call_error::CallError;
 use crate::outcome::{End, Outcome};
 
 pub(crate) const SUCCESS: u8 = 0;

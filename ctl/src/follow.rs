@@ -6,14 +6,18 @@
 use std::fs::File;
 use std::io;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::anyhow;
-use futures_util::{Stream, StreamExt};
-use jobworker_proto::v1::Job;
+use anyhow::{Context, anyhow};
+use futures_util::StreamExt;
+use jobworker_proto::v1::stream_request::From;
 use jobworker_proto::v1::stream_response::Event;
+use jobworker_proto::v1::{Job, StreamRequest};
 
-use crate::client::CallError;
+use crate::call_error::CallError;
+use crate::client::Client;
 use crate::printer::Printer;
+use crate::reconnect::Link;
 
 /// So many messages that are there already are written together.
 const BATCH: usize = 64;
@@ -40,35 +44,67 @@ pub(crate) fn resumable(error: &anyhow::Error, job: &str, offset: u64) -> anyhow
     anyhow!("{error:#}; `jobctl stream {job} --from-offset {offset}` goes on from here")
 }
 
-/// Prints `events` until the last one.
+/// Prints the output that `request` asks for until its end. When the connection breaks, goes on behind the last byte
+/// printed.
 ///
 /// # Errors
 /// The call failed, or the output can't be written.
 pub(crate) async fn follow(
-    events: impl Stream<Item = Result<Event, CallError>>,
-    mut printer: Printer<File>,
+    link: &Link,
+    request: StreamRequest,
+    printer: Printer<File>,
 ) -> Result<Followed, Broken> {
-    let mut batches = pin!(events.ready_chunks(BATCH));
-    let mut resume_at = None;
-    while let Some(batch) = batches.next().await {
-        let (output, last) = split(batch);
-        let end = output.last().and_then(end_offset);
-        printer = match write(printer, output).await {
-            Ok(printer) => printer,
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Followed::ReaderGone),
-            Err(error) => {
-                let error = anyhow::Error::new(error).context("cannot write the output");
-                return Err(Broken { resume_at, error });
+    let mut follower = Follower { request, printer: Arc::new(Mutex::new(printer)), resume_at: None };
+    let followed = link.call(async |client| follower.follow(link, client).await).await;
+    followed.map_err(|error| Broken { resume_at: follower.resume_at, error })
+}
+
+struct Follower {
+    request: StreamRequest,
+    /// One for all connections: it knows whether it is in the middle of a line.
+    printer: Arc<Mutex<Printer<File>>>,
+    resume_at: Option<u64>,
+}
+
+impl Follower {
+    async fn follow(&mut self, link: &Link, client: &Client) -> anyhow::Result<Followed> {
+        let mut batches = pin!(client.stream(self.request()).await?.ready_chunks(BATCH));
+        while let Some(batch) = batches.next().await {
+            let (output, last) = split(batch);
+            let end = output.last().and_then(end_offset);
+            match self.write(output).await {
+                Ok(()) => self.resume_at = end.or(self.resume_at),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Followed::ReaderGone),
+                Err(error) => return Err(error).context("cannot write the output"),
             }
-        };
-        resume_at = end.or(resume_at);
-        match last {
-            Some(Ok(job)) => return Ok(Followed::Finished(Box::new(job))),
-            Some(Err(error)) => return Err(Broken { resume_at, error: error.into() }),
-            None => {}
+            if end.is_some() {
+                link.was_of_use();
+            }
+            match last {
+                Some(Ok(job)) => return Ok(Followed::Finished(Box::new(job))),
+                Some(Err(error)) => return Err(error.into()),
+                None => {}
+            }
         }
+        Ok(Followed::Present)
     }
-    Ok(Followed::Present)
+
+    /// What is still wanted: only before the first byte does the place depend on what "the last lines" are.
+    fn request(&self) -> StreamRequest {
+        let from = self.resume_at.map(From::Offset).or(self.request.from);
+        StreamRequest { from, ..self.request.clone() }
+    }
+
+    async fn write(&self, output: Vec<Event>) -> io::Result<()> {
+        if output.is_empty() {
+            return Ok(());
+        }
+        let printer = Arc::clone(&self.printer);
+        let writing = tokio::task::spawn_blocking(move || {
+            printer.lock().unwrap_or_else(PoisonError::into_inner).print(&output)
+        });
+        writing.await.map_err(io::Error::other)?
+    }
 }
 
 /// The output in `batch`, and what ended the stream behind it.
@@ -90,12 +126,4 @@ fn end_offset(event: &Event) -> Option<u64> {
         Event::Gap(gap) => Some(gap.offset.saturating_add(gap.length)),
         Event::End(_) => None,
     }
-}
-
-async fn write(mut printer: Printer<File>, output: Vec<Event>) -> io::Result<Printer<File>> {
-    if output.is_empty() {
-        return Ok(printer);
-    }
-    let writing = tokio::task::spawn_blocking(move || printer.print(&output).map(|()| printer));
-    writing.await.map_err(io::Error::other)?
 }

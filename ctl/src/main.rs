@@ -1,15 +1,18 @@
 //! `jobctl`, the command line of jobworker: wiring only. Data goes to stdout, everything else to stderr.
 
 mod address;
+mod call_error;
 mod cli;
 mod client;
 mod commands;
 mod config;
+mod dial;
 mod exit;
 mod follow;
 mod interrupts;
 mod outcome;
 mod printer;
+mod reconnect;
 mod render;
 mod spec;
 mod tls;

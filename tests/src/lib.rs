@@ -7,7 +7,9 @@
 pub mod binaries;
 pub mod census;
 pub mod client;
+pub mod faults;
 pub mod pki;
+pub mod proxy;
 pub mod scratch;
 pub mod subtree;
 pub mod wait;

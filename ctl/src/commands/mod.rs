@@ -1,4 +1,5 @@
-//! The commands: one file each. A command gets the connected client and returns jobctl's exit code.
+//! The commands: one file each. A command gets the connection and returns jobctl's exit code. Those that may be repeated
+//! get one that is made anew when it breaks.
 
 mod list;
 pub(crate) mod run;
@@ -7,13 +8,16 @@ pub(crate) mod start;
 mod status;
 pub(crate) mod stop;
 pub(crate) mod stream;
-mod wait;
+pub(crate) mod wait;
+
+use std::sync::Arc;
 
 use clap::Args;
 
 use crate::cli::{Cli, Command};
 use crate::client::Client;
 use crate::config::Target;
+use crate::reconnect::Link;
 
 /// Names a job.
 #[derive(Args, Debug)]
@@ -27,16 +31,16 @@ pub(crate) struct JobRef {
 /// # Errors
 /// Whatever stands in the way, in words for people.
 pub(crate) async fn execute(cli: Cli) -> anyhow::Result<u8> {
-    let client = Client::connect(Target::resolve(&cli.globals)?).await?;
+    let client = Client::connect(Arc::new(Target::resolve(&cli.globals)?)).await?;
     let format = cli.globals.output;
     match cli.command {
-        Command::Start(args) => start::start(&client, format, args).await,
-        Command::Run(args) => run::run(&client, args).await,
+        Command::Start(args) => start::start(&Link::new(client, &args.reconnect), format, args).await,
+        Command::Run(args) => run::run(&Link::new(client, &args.reconnect), args).await,
         Command::Stop(args) => stop::stop(&client, format, args).await,
         Command::Status(args) => status::status(&client, format, args).await,
-        Command::Stream(args) => stream::stream(&client, args).await,
+        Command::Stream(args) => stream::stream(&Link::new(client, &args.reconnect), args).await,
         Command::List => list::list(&client, format, cli.globals.color).await,
-        Command::Wait(args) => wait::wait(&client, format, args).await,
+        Command::Wait(args) => wait::wait(&Link::new(client, &args.reconnect), format, args).await,
         Command::Signal(args) => signal::signal(&client, format, args).await,
     }
 }

@@ -1,16 +1,17 @@
-//! `jobctl run`: start, stream and exit with the job's code. Ctrl-C (or SIGTERM) asks the worker to stop the job and
-//! keeps streaming to its end; a second one leaves at once.
+//! `jobctl run`: start, stream and exit with the job's code. Ctrl-C (or SIGTERM) asks the worker to stop the job, as soon
+//! as there is a connection, and keeps streaming to its end; a second one leaves at once.
 
 use anyhow::bail;
 use clap::Args;
 use jobworker_proto::v1::{Job, StopRequest, StreamRequest};
 
-use crate::client::Client;
+use super::start::start_job;
 use crate::exit;
 use crate::follow::{self, Followed};
 use crate::interrupts::Interrupts;
 use crate::outcome::{End, Outcome};
 use crate::printer::Printer;
+use crate::reconnect::{Link, ReconnectArgs};
 use crate::render::{self, words};
 use crate::spec::JobArgs;
 
@@ -21,36 +22,42 @@ pub(crate) struct RunArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    pub(crate) reconnect: ReconnectArgs,
+    #[command(flatten)]
     job: JobArgs,
 }
 
-pub(crate) async fn run(client: &Client, args: RunArgs) -> anyhow::Result<u8> {
+pub(crate) async fn run(link: &Link, args: RunArgs) -> anyhow::Result<u8> {
     let mut interrupts = Interrupts::new()?;
     let request = args.job.into_request();
     let wanted_id = request.id.clone();
     let job = tokio::select! {
-        started = client.start(request) => started?,
-        () = interrupts.reach(2) => {
-            render::note(&format!("left while job {wanted_id} was being started; `jobctl status {wanted_id}` tells more"));
-            return Ok(exit::INTERRUPTED);
-        }
+        started = start_job(link, request) => started?,
+        () = leave_while_starting(&wanted_id, &mut interrupts) => return Ok(exit::INTERRUPTED),
     };
     tokio::select! {
-        code = to_the_end(client, &job, args.quiet) => code,
-        () = stop_and_leave(client, &job, &mut interrupts) => Ok(exit::INTERRUPTED),
+        code = to_the_end(link, &job, args.quiet) => code,
+        () = stop_and_leave(link, &job, &mut interrupts) => Ok(exit::INTERRUPTED),
     }
 }
 
+/// Returns at the second interrupt. The first one is left to [`stop_and_leave`].
+async fn leave_while_starting(id: &str, interrupts: &mut Interrupts) {
+    interrupts.reach(1).await;
+    render::note(&format!("stopping job {id} as soon as it is started; once more leaves it"));
+    interrupts.reach(2).await;
+    render::note(&format!("left while job {id} was being started; `jobctl status {id}` tells more"));
+}
+
 /// Streams to the job's end and gives its exit code.
-async fn to_the_end(client: &Client, job: &Job, quiet: bool) -> anyhow::Result<u8> {
-    let broken_off = |error, offset| follow::resumable(&error, &job.id, offset);
+async fn to_the_end(link: &Link, job: &Job, quiet: bool) -> anyhow::Result<u8> {
     let request = StreamRequest { job: job.id.clone(), ..Default::default() };
-    let events = client.stream(request).await.map_err(|error| broken_off(error.into(), 0))?;
-    let followed = follow::follow(events, Printer::new(false)?).await;
-    let followed = followed.map_err(|broken| broken_off(broken.error, broken.resume_at.unwrap_or(0)))?;
+    let followed = follow::follow(link, request, Printer::new(false)?)
+        .await
+        .map_err(|broken| follow::resumable(&broken.error, &job.id, broken.resume_at.unwrap_or(0)))?;
     let job = match followed {
         Followed::Finished(job) => job,
-        Followed::ReaderGone => return without_a_reader(client, job).await,
+        Followed::ReaderGone => return without_a_reader(link, job).await,
         Followed::Present => bail!("the worker ended the output of job {} before the job ended", job.id),
     };
     let outcome = Outcome::of_finished(&job)?;
@@ -61,8 +68,8 @@ async fn to_the_end(client: &Client, job: &Job, quiet: bool) -> anyhow::Result<u
 }
 
 /// `jobctl run … | head`: a local command would be ended by its next write, so the job is stopped. No error.
-async fn without_a_reader(client: &Client, job: &Job) -> anyhow::Result<u8> {
-    let (job, _) = client.stop(stop_request(job)).await?;
+async fn without_a_reader(link: &Link, job: &Job) -> anyhow::Result<u8> {
+    let job = stop(link, job).await?;
     match Outcome::of_finished(&job)? {
         Outcome::Stopped { .. } => Ok(exit::SUCCESS),
         outcome => Ok(exit::of_outcome(&outcome)),
@@ -70,12 +77,14 @@ async fn without_a_reader(client: &Client, job: &Job) -> anyhow::Result<u8> {
 }
 
 /// At the first interrupt asks for a stop; returns at the second one.
-async fn stop_and_leave(client: &Client, job: &Job, interrupts: &mut Interrupts) {
+async fn stop_and_leave(link: &Link, job: &Job, interrupts: &mut Interrupts) {
     interrupts.reach(1).await;
-    render::note(&format!("stopping job {}; once more leaves it", job.id));
+    let id = &job.id;
+    let when = if link.is_down() { " as soon as the worker is there again" } else { "" };
+    render::note(&format!("stopping job {id}{when}; once more leaves it"));
     let stop = async {
-        if let Err(error) = client.stop(stop_request(job)).await {
-            render::note(&format!("cannot stop job {}: {error}", job.id));
+        if let Err(error) = stop(link, job).await {
+            render::note(&format!("cannot stop job {id}: {error:#}"));
         }
         std::future::pending::<()>().await;
     };
@@ -83,12 +92,20 @@ async fn stop_and_leave(client: &Client, job: &Job, interrupts: &mut Interrupts)
         () = stop => {}
         () = interrupts.reach(2) => {}
     }
-    let id = &job.id;
-    render::note(&format!(
-        "left job {id} while it was being stopped; `jobctl status {id}` shows it, `jobctl stop --now {id}` kills it"
-    ));
+    if link.is_down() {
+        render::note(&format!(
+            "left job {id} without a connection to the worker; `jobctl stop {id}` stops it"
+        ));
+    } else {
+        render::note(&format!(
+            "left job {id} while it was being stopped; `jobctl status {id}` shows it, `jobctl stop --now {id}` kills it"
+        ));
+    }
 }
 
-fn stop_request(job: &Job) -> StopRequest {
-    StopRequest { job: job.id.clone(), ..Default::default() }
+/// May be repeated: a job that is being stopped, or has ended, stays as it is.
+async fn stop(link: &Link, job: &Job) -> anyhow::Result<Job> {
+    let request = StopRequest { job: job.id.clone(), ..Default::default() };
+    let (job, _) = link.call(async |client| Ok(client.stop(request.clone()).await?)).await?;
+    Ok(job)
 }

@@ -7,10 +7,10 @@ use jobworker_proto::v1::stream_request::From;
 use jobworker_proto::v1::{OutputStream, StreamRequest};
 
 use super::JobRef;
-use crate::client::Client;
 use crate::exit;
 use crate::follow;
 use crate::printer::Printer;
+use crate::reconnect::{Link, ReconnectArgs};
 
 /// Arguments of `stream`.
 #[derive(Args, Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct StreamArgs {
     /// Put the time in front of each line
     #[arg(long)]
     timestamps: bool,
+    #[command(flatten)]
+    pub(crate) reconnect: ReconnectArgs,
 }
 
 #[derive(Args, Debug)]
@@ -47,12 +49,11 @@ struct FromArgs {
     since: Option<u64>,
 }
 
-pub(crate) async fn stream(client: &Client, args: StreamArgs) -> anyhow::Result<u8> {
+pub(crate) async fn stream(link: &Link, args: StreamArgs) -> anyhow::Result<u8> {
     let job = args.job.job.clone();
     let printer = Printer::new(args.timestamps)?;
-    let events = client.stream(args.into_request()).await?;
     // The end and a reader that has gone are both fine.
-    follow::follow(events, printer).await.map_err(|broken| match broken.resume_at {
+    follow::follow(link, args.into_request(), printer).await.map_err(|broken| match broken.resume_at {
         Some(offset) => follow::resumable(&broken.error, &job, offset),
         None => broken.error,
     })?;

@@ -1,7 +1,9 @@
 //! A worker that answers from a script and writes down what it was asked.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,8 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use jobworker_proto::v1::job_worker_server::{JobWorker, JobWorkerServer};
+use jobworker_proto::v1::stream_request::From;
 use jobworker_proto::v1::stream_response::Event;
-use jobworker_proto::v1::{self, Chunk, Job, JobState, OutputStream, StreamResponse};
+use jobworker_proto::v1::{self, Chunk, Job, JobState, StreamResponse};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -24,48 +27,10 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::pki::Pki;
+use crate::script::behind;
+pub(crate) use crate::script::{Script, Step, chunk, stderr, stdout};
 
 pub(crate) const ID: &str = "0b5c7b0e-6f3c-4d39-9d3b-6f4e1f9d2a11";
-
-/// What the worker answers.
-#[derive(Clone, Default)]
-pub(crate) struct Script {
-    /// Instead of an answer to any call.
-    pub(crate) refusal: Option<Status>,
-    /// A client without a good certificate is thrown out without waiting until it has read why.
-    pub(crate) abrupt: bool,
-    /// What `Stream` does.
-    pub(crate) steps: Vec<Step>,
-    /// The job, as `Status` and `List` show it.
-    pub(crate) now: Job,
-    /// How it ends, as `Wait`, `Stop` and the stream's end show it.
-    pub(crate) outcome: Option<v1::Outcome>,
-}
-
-#[derive(Clone)]
-pub(crate) enum Step {
-    Send(Event),
-    /// The same again and again, until nobody listens.
-    Endless(Event),
-    UntilStopped,
-    Forever,
-    Fail(Status),
-    /// The job's end.
-    End,
-}
-
-pub(crate) fn stdout(data: &[u8]) -> Step {
-    Step::Send(chunk(OutputStream::Stdout, data))
-}
-
-pub(crate) fn stderr(data: &[u8]) -> Step {
-    Step::Send(chunk(OutputStream::Stderr, data))
-}
-
-pub(crate) fn chunk(stream: OutputStream, data: &[u8]) -> Event {
-    let data = data.to_vec().into();
-    Event::Chunk(Chunk { offset: 0, stream: stream.into(), time_unix_usec: 1_500_000, data })
-}
 
 /// What the worker was asked.
 #[derive(Debug, Default)]
@@ -74,6 +39,7 @@ pub(crate) struct Asked {
     pub(crate) stops: Vec<v1::StopRequest>,
     pub(crate) streams: Vec<v1::StreamRequest>,
     pub(crate) signals: Vec<v1::SignalRequest>,
+    pub(crate) waits: Vec<v1::WaitRequest>,
 }
 
 pub(crate) struct FakeWorker {
@@ -85,11 +51,23 @@ pub(crate) struct FakeWorker {
 
 impl FakeWorker {
     pub(crate) fn new(pki: &Pki, script: Script) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), pki, script)
+    }
+
+    /// One that listens where another one did.
+    pub(crate) fn at(address: SocketAddr, pki: &Pki, script: Script) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = runtime.block_on(TcpListener::bind(address)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let asked = Arc::default();
-        let service = Service { script, asked: Arc::clone(&asked), stopped: Arc::default() };
+        let service = Service {
+            unanswered: Arc::new(AtomicUsize::new(script.unanswered)),
+            script,
+            asked: Arc::clone(&asked),
+            done: Arc::default(),
+            stopped: Arc::default(),
+            cut: Arc::default(),
+        };
         runtime.spawn(serve(listener, TlsAcceptor::from(Arc::new(server_config(pki))), service));
         Self { address, asked, _runtime: runtime }
     }
@@ -129,14 +107,19 @@ fn server_config(pki: &Pki) -> ServerConfig {
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, service: Service) {
     while let Ok((tcp, _)) = listener.accept().await {
         tcp.set_nodelay(true).expect("TCP_NODELAY");
-        let (acceptor, service) = (acceptor.clone(), service.clone());
+        let acceptor = acceptor.clone();
+        let service = Service { cut: Arc::default(), ..service.clone() };
         tokio::spawn(async move {
             match acceptor.accept(tcp).into_fallible().await {
                 Ok(tls) => {
+                    let cut = Arc::clone(&service.cut);
                     let service = TowerToHyperService::new(JobWorkerServer::new(service));
                     let connection = auto::Builder::new(TokioExecutor::new()).http2_only();
-                    // A client that leaves in the middle of a stream is part of the tests.
-                    let _ = connection.serve_connection(TokioIo::new(tls), service).await;
+                    tokio::select! {
+                        // A client that leaves in the middle of a stream is part of the tests.
+                        _ = connection.serve_connection(TokioIo::new(tls), service) => {}
+                        () = cut.notified() => {}
+                    }
                 }
                 Err(_) if service.script.abrupt => {}
                 Err((_, tcp)) => drain(tcp).await,
@@ -156,7 +139,12 @@ async fn drain(mut tcp: TcpStream) {
 struct Service {
     script: Script,
     asked: Arc<Mutex<Asked>>,
+    unanswered: Arc<AtomicUsize>,
+    /// The steps of the `…Once` kind that were carried out.
+    done: Arc<Mutex<BTreeSet<usize>>>,
     stopped: Arc<Notify>,
+    /// Breaks this one connection.
+    cut: Arc<Notify>,
 }
 
 impl Service {
@@ -165,20 +153,50 @@ impl Service {
         self.script.refusal.clone().map_or(Ok(()), Err)
     }
 
+    /// Comes back if this call is one to be answered.
+    async fn answered(&self) {
+        let take_one = |left: usize| left.checked_sub(1);
+        if self.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
+            self.cut.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn ended(&self) -> Job {
         let outcome = self.script.outcome.clone();
         Job { id: ID.into(), state: JobState::Finished.into(), outcome, ..self.script.now.clone() }
     }
 
-    async fn play(self, events: mpsc::Sender<Result<StreamResponse, Status>>) {
-        for step in self.script.steps.clone() {
+    fn is_first_time(&self, step: usize) -> bool {
+        self.done.lock().expect("no panic while it was held").insert(step)
+    }
+
+    async fn play(self, from: u64, events: mpsc::Sender<Result<StreamResponse, Status>>) {
+        let mut at = 0;
+        for (number, step) in self.script.steps.clone().into_iter().enumerate() {
             let send = async |event| events.send(Ok(StreamResponse { event: Some(event) })).await.is_ok();
             match step {
+                Step::Send(Event::Chunk(chunk)) => {
+                    let chunk = Chunk { offset: at, ..chunk };
+                    at += chunk.data.len() as u64;
+                    if from < at {
+                        send(Event::Chunk(behind(chunk, from))).await;
+                    }
+                }
                 Step::Send(event) => _ = send(event).await,
                 Step::Endless(event) => while send(event.clone()).await {},
                 Step::UntilStopped => self.stopped.notified().await,
                 Step::Forever => events.closed().await,
                 Step::Fail(status) => _ = events.send(Err(status)).await,
+                Step::FailOnce(status) if self.is_first_time(number) => {
+                    let _ = events.send(Err(status)).await;
+                    return;
+                }
+                Step::CutOnce if self.is_first_time(number) => {
+                    self.cut.notify_one();
+                    return events.closed().await;
+                }
+                Step::FailOnce(_) | Step::CutOnce => {}
                 Step::End => _ = send(Event::End(self.ended())).await,
             }
         }
@@ -192,6 +210,7 @@ impl JobWorker for Service {
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
         let request = request.into_inner();
         self.note(|asked| asked.starts.push(request.clone()))?;
+        self.answered().await;
         let job =
             Job { id: request.id, spec: request.spec, state: JobState::Running.into(), ..Default::default() };
         Ok(Response::new(v1::StartResponse { job: Some(job) }))
@@ -199,6 +218,7 @@ impl JobWorker for Service {
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopResponse>, Status> {
         self.note(|asked| asked.stops.push(request.into_inner()))?;
+        self.answered().await;
         self.stopped.notify_one();
         let already_ended = self.script.now.state() == JobState::Finished;
         Ok(Response::new(v1::StopResponse { job: Some(self.ended()), already_ended }))
@@ -213,9 +233,11 @@ impl JobWorker for Service {
         &self,
         request: Request<v1::StreamRequest>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        self.note(|asked| asked.streams.push(request.into_inner()))?;
+        let request = request.into_inner();
+        let from = if let Some(From::Offset(offset)) = request.from { offset } else { 0 };
+        self.note(|asked| asked.streams.push(request))?;
         let (sender, receiver) = mpsc::channel(4);
-        tokio::spawn(self.clone().play(sender));
+        tokio::spawn(self.clone().play(from, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -224,8 +246,9 @@ impl JobWorker for Service {
         Ok(Response::new(v1::ListResponse { jobs: vec![self.script.now.clone(), self.ended()] }))
     }
 
-    async fn wait(&self, _: Request<v1::WaitRequest>) -> Result<Response<v1::WaitResponse>, Status> {
-        self.note(|_| {})?;
+    async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<v1::WaitResponse>, Status> {
+        self.note(|asked| asked.waits.push(request.into_inner()))?;
+        self.answered().await;
         Ok(Response::new(v1::WaitResponse { job: Some(self.ended()) }))
     }
 

@@ -5,5 +5,7 @@ mod fake_worker;
 mod jobctl;
 mod jobs;
 mod pki;
+mod reconnect;
 mod run;
+mod script;
 mod stream;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::process::Child;
+use std::process::{Child, Command};
 
 use jobworker_proto::v1::{
     self, Cause, ErrorReason, Job, LimitsInForce, OutputStream, Usage, outcome::Ended,
@@ -107,27 +107,20 @@ fn commands_that_cannot_start_have_the_shells_codes() {
 fn a_broken_stream_says_where_to_go_on() {
     let steps =
         vec![stdout(b"12345"), Step::Fail(Status::unavailable("the worker is going down; jobs live on"))];
-    let ran = World::new(Script { steps, ..Default::default() }).run(&["run", "make"]);
+    let ran = World::new(Script { steps, ..Default::default() }).run(&["run", "--no-reconnect", "make"]);
     show("broken stream", &ran);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(125), "12345"));
     assert!(ran.stderr.contains("jobs live on") && ran.stderr.contains("--from-offset 5"), "{ran:?}");
 }
 
-#[test]
-fn a_worker_that_dies_is_noticed() {
-    let world = World::new(Script { steps: vec![stdout(b"ready\n"), Step::Forever], ..Default::default() });
-    let (child, _stdout) = begin(&world);
-    drop(world);
-    let ran = finish(child);
-    show("dead worker", &ran);
-    assert_eq!(ran.code, Some(125));
-    assert!(ran.stderr.contains("lost the connection to the worker at 127.0.0.1:"), "{ran:?}");
-    assert!(ran.stderr.contains("--from-offset 6"), "{ran:?}");
-}
-
 /// Starts `jobctl run` and reads the job's first line.
 fn begin(world: &World) -> (Child, BufReader<impl Read + use<>>) {
-    let mut child = world.command(&["run", "server"]).spawn().expect("jobctl runs");
+    begin_with(world.command(&["run", "server"]))
+}
+
+/// The same for any command.
+pub(crate) fn begin_with(mut command: Command) -> (Child, BufReader<impl Read + use<>>) {
+    let mut child = command.spawn().expect("jobctl runs");
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     stdout.read_line(&mut line).expect("the first line");
@@ -139,7 +132,7 @@ fn was_stopped(worker: &FakeWorker) {
     worker.wait_until(|asked| asked.stops.len() == 1);
 }
 
-fn finish(child: Child) -> Ran {
+pub(crate) fn finish(child: Child) -> Ran {
     Ran::from(child.wait_with_output().expect("jobctl ends"))
 }
 

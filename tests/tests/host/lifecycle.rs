@@ -59,7 +59,7 @@ async fn sigterm_ends_the_worker_and_no_job() {
     let mut worker = Worker::start();
     let job = gated_job(&mut worker.admin().await, &gate).await;
     let follower = follow(&worker, &job.id).await;
-    let mut jobctl = Running::start(worker.jobctl_as("bob", &["stream", &job.id]));
+    let mut jobctl = Running::start(worker.jobctl_as("bob", &["stream", "--no-reconnect", &job.id]));
     jobctl.wait_for_stdout("before");
     let mut waiting = worker.user().await;
     let id = job.id.clone();

@@ -18,5 +18,6 @@ mod lifecycle;
 mod output;
 mod output_from;
 mod output_volume;
+mod reconnect;
 mod roles;
 mod support;

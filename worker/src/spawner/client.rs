@@ -141,8 +141,12 @@ impl SpawnerClient {
     async fn new_attachment(&self) -> Result<(Attachment, Attached), SpawnerError> {
         let (attached, connection) = match (self.ask(&Request::Attach).await, &self.own) {
             (Err(SpawnerError::Connect { reason, .. }), Some(settings)) if nobody_listens(&reason) => {
-                launch::launch(settings).await?;
-                self.ask(&Request::Attach).await?
+                // Where it ends instead, another was faster: one that an earlier worker had begun to start.
+                let launched = launch::launch(settings).await;
+                match self.ask(&Request::Attach).await {
+                    Ok(answer) => answer,
+                    Err(error) => return Err(launched.err().unwrap_or(error)),
+                }
             }
             (answer, _) => answer?,
         };
@@ -163,7 +167,9 @@ impl SpawnerClient {
 }
 
 fn nobody_listens(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
+    // Reset: it was killed with the connection still in its queue.
+    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset)
 }
 
 async fn exchange<A: DeserializeOwned>(

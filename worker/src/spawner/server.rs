@@ -1,9 +1,10 @@
 //! The spawner's loop: connections, requests, children. It never waits for any one of them.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, Uid, chown};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
 use super::fork::fork;
@@ -39,6 +42,8 @@ pub(super) enum Fate {
 /// What the spawner holds open.
 pub(super) struct Server {
     path: PathBuf,
+    /// Locked for as long as this process lives: the socket is its own, to make and to remove.
+    _lock: File,
     listener: UnixListener,
     signals: SignalFd,
     pending: Vec<Pending>,
@@ -52,9 +57,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn bind(path: &Path, host: &Host, exit_when_idle: bool) -> io::Result<Self> {
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another spawner listens there"));
-        }
+        let lock = lock(path)?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -75,6 +78,7 @@ impl Server {
         let signals = SignalFd::with_flags(&told, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self {
             path: path.to_owned(),
+            _lock: lock,
             listener,
             signals,
             pending: Vec::new(),
@@ -260,6 +264,20 @@ impl Server {
             }
             Err(error) => tracing::warn!(%error, "can't answer the worker"),
         }
+    }
+}
+
+/// One spawner per socket. A record lock (F_SETLK, fcntl(2)), because a fork does not inherit it: a shim must not keep
+/// the next spawner out.
+fn lock(socket: &Path) -> io::Result<File> {
+    let path = socket.with_extension("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::ACCESS | Errno::AGAIN) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another spawner has it"))
+        }
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -1,6 +1,5 @@
 //! A spawner of the worker's own, where no service manager has started one.
 
-use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,17 +15,18 @@ use crate::job::engine::blocking;
 /// The name of the group, below the subtree, that the worker goes into to make room for the jobs' groups.
 const OWN_LEAF: &str = "worker";
 
+/// This very program, though an upgrade may have put another in its place on the disk, or none (proc_pid_exe(5)).
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// The soft limit on open files that jobs begin with: as many as select(2) can count, and what systemd gives.
 const OPEN_FILES: u64 = 1024;
 
 /// Starts this program as a spawner and returns when it listens. It is in a process group of its own, so that a
 /// Ctrl-C for the worker is none for the jobs, and outlives the worker while a job runs.
 pub(super) async fn launch(settings: &Settings) -> Result<(), SpawnerError> {
-    let program = env::current_exe()
-        .map_err(|reason| SpawnerError::Launch { program: PathBuf::from("/proc/self/exe"), reason })?;
     let cgroup = settings.cgroup.clone();
     blocking(move || make_room(cgroup.as_deref())).await;
-    start(command(&program, settings)).await
+    start(command(Path::new(OWN_PROGRAM), settings)).await
 }
 
 /// A group with controllers for jobs may hold no processes itself, and the spawner can't move the worker.
@@ -65,7 +65,7 @@ fn reset_open_files(child: &Child) {
 fn command(program: &Path, settings: &Settings) -> Command {
     let Settings { state_dir, socket, cgroup, default_user, allow_users, log } = settings;
     let mut command = Command::new(program);
-    command.arg("spawner").arg("--exit-when-idle");
+    command.arg0("jobworker").arg("spawner").arg("--exit-when-idle");
     command.arg("--state-dir").arg(state_dir).arg("--socket").arg(socket);
     if let Some(cgroup) = cgroup {
         command.arg("--cgroup").arg(cgroup);

@@ -1,0 +1,59 @@
+//! What the fake worker answers.
+
+use jobworker_proto::v1::stream_response::Event;
+use jobworker_proto::v1::{self, Chunk, Job, OutputStream};
+use tonic::Status;
+
+/// What the worker answers.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    /// Instead of an answer to any call.
+    pub(crate) refusal: Option<Status>,
+    /// A client without a good certificate is thrown out without waiting until it has read why.
+    pub(crate) abrupt: bool,
+    /// So many calls of `Start`, `Wait` and `Stop` break the connection instead of being answered.
+    pub(crate) unanswered: usize,
+    /// What `Stream` does. Each call gets what it asks for: the offset of a chunk is where it stands in here.
+    pub(crate) steps: Vec<Step>,
+    /// The job, as `Status` and `List` show it.
+    pub(crate) now: Job,
+    /// How it ends, as `Wait`, `Stop` and the stream's end show it.
+    pub(crate) outcome: Option<v1::Outcome>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Step {
+    Send(Event),
+    /// The same again and again, until nobody listens.
+    Endless(Event),
+    UntilStopped,
+    Forever,
+    Fail(Status),
+    /// The same, and no more when a later call gets here.
+    FailOnce(Status),
+    /// The connection breaks; no more when a later call gets here.
+    CutOnce,
+    /// The job's end.
+    End,
+}
+
+pub(crate) fn stdout(data: &[u8]) -> Step {
+    Step::Send(chunk(OutputStream::Stdout, data))
+}
+
+pub(crate) fn stderr(data: &[u8]) -> Step {
+    Step::Send(chunk(OutputStream::Stderr, data))
+}
+
+pub(crate) fn chunk(stream: OutputStream, data: &[u8]) -> Event {
+    let data = data.to_vec().into();
+    Event::Chunk(Chunk { offset: 0, stream: stream.into(), time_unix_usec: 1_500_000, data })
+}
+
+/// What of a chunk stands at `from` or behind it.
+pub(crate) fn behind(mut chunk: Chunk, from: u64) -> Chunk {
+    let before = from.saturating_sub(chunk.offset);
+    chunk.offset += before;
+    chunk.data = chunk.data.slice(usize::try_from(before).expect("within the chunk")..);
+    chunk
+}

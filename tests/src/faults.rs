@@ -1,0 +1,85 @@
+//! The fault harness: jobs that write, followers that check every byte, and meanwhile a seeded schedule of faults.
+//!
+//! ```text
+//!  slots ── a job each, one after the other ──┐
+//!  followers ── every byte, to the end ───────┴─▶ proxy ──▶ worker ── spawner ── shims ── jobs
+//!  schedule ──▶ injector ── cuts ───────────────────┘          └── kills, restarts, copies ──┘
+//! ```
+//!
+//! What a job writes follows from its seed ([`lines`]), and it keeps a ledger beside its output of what the kernel took
+//! from it: all of that has to reach every follower, once. How it has to end follows from its plan ([`plan`]). The
+//! same seed gives the same schedule and the same jobs; when they meet depends on the machine.
+
+pub mod actor;
+pub mod figures;
+mod follower;
+mod inject;
+pub mod lines;
+pub mod plan;
+mod proxy;
+mod random;
+mod remains;
+pub mod schedule;
+mod slot;
+mod victim;
+mod world;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+
+use self::figures::Figures;
+use self::proxy::Proxy;
+use self::schedule::Schedule;
+use self::victim::Victim;
+use self::world::World;
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long faults are injected and jobs started.
+    pub duration: Duration,
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Jobs alive at a time.
+    pub jobs: usize,
+    /// Followers at a time.
+    pub followers: usize,
+    /// Whether this process may make a delegated subtree with all controllers below the root group, as in `scripts/vm`.
+    pub controllers: bool,
+}
+
+/// Runs the harness to its end.
+///
+/// # Errors
+/// When there is nothing to be harmed: the worker can't be started, or not again.
+pub async fn run(options: Options) -> anyhow::Result<Figures> {
+    let victim = Victim::start(options.controllers).context("start the worker")?;
+    let proxy = Proxy::start(victim.address()).await.context("listen on loopback")?;
+    let until = Instant::now() + options.duration;
+    let world = Arc::new(World::new(options, until, proxy.address(), &victim));
+
+    let mut slots = JoinSet::new();
+    for index in 0..options.jobs {
+        slots.spawn(slot::fill(Arc::clone(&world), index));
+    }
+    let schedule = Schedule::new(options.seed);
+    let injecting = Arc::clone(&world);
+    let injector = thread::spawn(move || {
+        let mut victim = victim;
+        let injected = inject::inject(&injecting, &mut victim, &proxy, schedule);
+        injected.map(|()| (victim, proxy))
+    });
+    while let Some(done) = slots.join_next().await {
+        done.context("a slot panicked")?;
+    }
+    let joined = tokio::task::spawn_blocking(move || injector.join()).await?;
+    let (victim, proxy) = joined.map_err(|_| anyhow::anyhow!("the injector panicked"))??;
+    drop(proxy);
+    let counting = Arc::clone(&world);
+    tokio::task::spawn_blocking(move || remains::count(&counting, victim)).await?;
+    Ok(world.take_figures())
+}

@@ -1,0 +1,106 @@
+//! Which faults come, in which order, after which pauses: all of it from the seed.
+
+use std::iter;
+use std::time::Duration;
+
+use super::random::Random;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `kill -9` of the worker, and a new one.
+    WorkerKilled,
+    /// `kill -9` of the worker and the spawner, then of the next worker while it starts, and a new one.
+    WorkerKilledEarly,
+    /// SIGTERM to the worker, and a new one when it has ended.
+    WorkerRestarted,
+    /// A copy of the program in another place takes over, and the place of the old one is gone.
+    WorkerMoved,
+    /// A copy of the program takes the running one's place on the disk; then `kill -9` of the spawner.
+    BinaryReplaced,
+    /// `kill -9` of the spawner.
+    SpawnerKilled,
+    /// `kill -9` of a job's shim.
+    ShimKilled,
+    /// All connections break.
+    Cut,
+}
+
+impl Kind {
+    /// All, with their shares.
+    const SHARES: [(Self, usize); 8] = [
+        (Self::WorkerKilled, 8),
+        (Self::WorkerKilledEarly, 1),
+        (Self::WorkerRestarted, 2),
+        (Self::WorkerMoved, 1),
+        (Self::BinaryReplaced, 1),
+        (Self::SpawnerKilled, 2),
+        (Self::ShimKilled, 2),
+        (Self::Cut, 4),
+    ];
+
+    /// As the figures name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WorkerKilled => "worker_killed",
+            Self::WorkerKilledEarly => "worker_killed_early",
+            Self::WorkerRestarted => "worker_restarted",
+            Self::WorkerMoved => "worker_moved",
+            Self::BinaryReplaced => "binary_replaced",
+            Self::SpawnerKilled => "spawner_killed",
+            Self::ShimKilled => "shim_killed",
+            Self::Cut => "connections_cut",
+        }
+    }
+}
+
+/// One fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// How long after the one before it.
+    pub pause: Duration,
+    /// What.
+    pub kind: Kind,
+    /// Whom of several it hits, and how long after its beginning.
+    pub chance: u64,
+}
+
+/// The faults, without end.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    random: Random,
+}
+
+impl Schedule {
+    /// Of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed, &[u64::MAX]) }
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = Fault;
+
+    fn next(&mut self) -> Option<Fault> {
+        let pause = Duration::from_millis(self.random.between(50, 1_500));
+        let lots: Vec<Kind> =
+            Kind::SHARES.into_iter().flat_map(|(kind, share)| iter::repeat_n(kind, share)).collect();
+        Some(Fault { pause, kind: self.random.pick(&lots), chance: self.random.next() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_its_schedule_and_has_every_kind() {
+        let faults = |seed| Schedule::new(seed).take(500).collect::<Vec<_>>();
+        assert_eq!(faults(1), faults(1));
+        assert_ne!(faults(1), faults(2));
+        let kinds: BTreeSet<Kind> = faults(1).iter().map(|fault| fault.kind).collect();
+        assert_eq!(kinds, BTreeSet::from(Kind::SHARES.map(|(kind, _)| kind)));
+    }
+}

@@ -1,0 +1,168 @@
+//! What the slots, the followers and the injector share: where the worker is, which jobs live, and the figures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::Options;
+use super::figures::Figures;
+use super::random::Random;
+use super::victim::Victim;
+use crate::api::ErrorReason;
+use crate::client::{self, Client};
+use crate::pki::Pki;
+
+/// How long a call may be tried, and a job may take to end once it should have: emulated machines are slow.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Between two attempts of a client.
+const RETRY: Duration = Duration::from_millis(50);
+
+pub(super) struct World {
+    pub(super) options: Options,
+    pub(super) until: Instant,
+    pub(super) ledgers: PathBuf,
+    pub(super) actor: PathBuf,
+    address: SocketAddr,
+    pki: Arc<Pki>,
+    figures: Mutex<Figures>,
+    jobs: Mutex<Jobs>,
+}
+
+/// The jobs by their ids.
+#[derive(Default)]
+struct Jobs {
+    /// Started and not known to have ended, by slot.
+    alive: BTreeMap<usize, String>,
+    /// Whose shim was killed.
+    shim_killed: BTreeSet<String>,
+    /// All.
+    started: BTreeSet<String>,
+}
+
+impl World {
+    pub(super) fn new(options: Options, until: Instant, address: SocketAddr, victim: &Victim) -> Self {
+        Self {
+            options,
+            until,
+            ledgers: victim.ledgers(),
+            actor: victim.actor(),
+            address,
+            pki: victim.pki(),
+            figures: Mutex::default(),
+            jobs: Mutex::default(),
+        }
+    }
+
+    pub(super) fn random(&self, purpose: &[u64]) -> Random {
+        Random::new(self.options.seed, purpose)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().expect("no holder panics")
+    }
+
+    pub(super) fn take_figures(&self) -> Figures {
+        std::mem::take(&mut self.figures())
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().expect("no holder panics")
+    }
+
+    pub(super) fn started(&self, slot: usize, job: &str) {
+        let mut jobs = self.jobs();
+        jobs.alive.insert(slot, job.to_owned());
+        jobs.started.insert(job.to_owned());
+        self.figures().jobs += 1;
+    }
+
+    pub(super) fn ended(&self, slot: usize) {
+        self.jobs().alive.remove(&slot);
+    }
+
+    pub(super) fn alive(&self) -> Vec<String> {
+        self.jobs().alive.values().cloned().collect()
+    }
+
+    pub(super) fn all_started(&self) -> BTreeSet<String> {
+        self.jobs().started.clone()
+    }
+
+    pub(super) fn shim_is_killed(&self, job: &str) {
+        self.jobs().shim_killed.insert(job.to_owned());
+    }
+
+    pub(super) fn was_shim_killed(&self, job: &str) -> bool {
+        self.jobs().shim_killed.contains(job)
+    }
+
+    /// A connection of the admin's.
+    pub(super) async fn connect(&self) -> Result<Client, Status> {
+        let (ca, identity) = (self.pki.ca(), self.pki.identity("alice"));
+        client::connect(&self.address.to_string(), &ca, Some(&identity), rustls::ALL_VERSIONS)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// A unary call, again and again until it is answered. None when it never is, which is told.
+    pub(super) async fn persist<T, F>(&self, what: &str, call: impl Fn(Client) -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let started = Instant::now();
+        loop {
+            let answer = match self.connect().await {
+                Ok(client) => call(client).await,
+                Err(status) => Err(status),
+            };
+            match answer {
+                Ok(answer) => return Some(answer),
+                Err(status) if self.is_final(what, &status) => return None,
+                Err(status) if started.elapsed() > PATIENCE => {
+                    self.wrong_answer(&format!("{what}: still after {PATIENCE:?}: {status}"));
+                    return None;
+                }
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+
+    /// Whether there is no sense in asking again. Counts what no fault explains.
+    pub(super) fn is_final(&self, what: &str, status: &Status) -> bool {
+        let details = status.get_error_details();
+        let Some(info) = details.error_info().filter(|info| info.domain == "jobworker") else {
+            // Not the worker's words: the connection's.
+            return false;
+        };
+        match ErrorReason::from_str_name(&info.reason) {
+            Some(ErrorReason::ShuttingDown) => false,
+            // It was killed before it could answer.
+            Some(ErrorReason::SpawnerUnavailable) if status.message().contains("gave no answer") => false,
+            Some(ErrorReason::JobNotFound) => {
+                self.figures().failures.lost_jobs += 1;
+                self.figures().note(format!("{what}: {}", status.message()));
+                true
+            }
+            _ => {
+                self.wrong_answer(&format!("{what}: {status}"));
+                status.code() != Code::Unavailable
+            }
+        }
+    }
+
+    pub(super) fn wrong_answer(&self, words: &str) {
+        let mut figures = self.figures();
+        figures.failures.wrong_answers += 1;
+        figures.note(words.to_owned());
+    }
+}
