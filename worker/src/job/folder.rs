@@ -8,6 +8,8 @@
 //! | `index`      | shim, append     | whose bytes they are and when they came ([`crate::output::index`]) |
 //! | `control`    | FIFO, shim reads | one-line requests ([`crate::shim::control`])                    |
 //! | `lock`       | flock by the shim | held: the shim lives                                            |
+//!
+//! Names that end in `.new` do not last: a file about to be renamed, or the space set aside for the outcome.
 
 use std::fs;
 use std::io;
