@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::Context;
 use jiff::tz::TimeZone;
 use jobworker_proto::v1::stream_response::Event;
-use jobworker_proto::v1::{Chunk, Gap, OutputStream};
+use jobworker_proto::v1::{Chunk, Gap, GapReason, OutputStream};
 
 use crate::render::words;
 
@@ -72,7 +72,11 @@ impl<W: Write> Printer<W> {
     fn print_gap(&mut self, gap: &Gap) -> io::Result<()> {
         self.stdout.out.flush()?;
         let newline = if self.stderr.at_line_start { "" } else { "\n" };
-        let note = format!("{newline}[… {} no longer kept …]\n", words::bytes_decimal(gap.length));
+        let why = match gap.reason() {
+            GapReason::NotStored => "could not be stored",
+            GapReason::NoLongerKept | GapReason::Unspecified => "no longer kept",
+        };
+        let note = format!("{newline}[… {} {why} …]\n", words::bytes_decimal(gap.length));
         self.stderr.write(note.as_bytes())
     }
 }
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_on_a_line_of_its_own() {
-        let gap = Event::Gap(Gap { offset: 0, length: 12_345_678 });
+        let gap = Event::Gap(Gap { offset: 0, length: 12_345_678, reason: GapReason::NoLongerKept.into() });
         let (stdout, stderr) = print(false, &[&[chunk(Stdout, 0, b"a"), chunk(Stderr, 0, b"b"), gap]]);
         assert_eq!((stdout.as_str(), stderr.as_str()), ("a", "b\n[… 12.3 MB no longer kept …]\n"));
     }

@@ -28,6 +28,10 @@ pub(crate) struct JobArgs {
     /// Stop the job when it has run this long: 30s, 5m, 1h 30m
     #[arg(long, value_name = "TIME", value_parser = timeout_msec)]
     timeout: Option<NonZeroU64>,
+    /// How much of its output to keep, 500M or 1GiB, at least 1MiB: beyond it the oldest bytes are given back
+    /// [default: the worker's, 1GiB unless set]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    output_limit: Option<String>,
     /// The job's id (UUID v4): repeating a start with the same id never starts a second job [default: a new one]
     #[arg(long, value_name = "UUID")]
     id: Option<Uuid>,
@@ -86,6 +90,7 @@ impl JobArgs {
             workdir: self.workdir.map(OsStringExt::into_vec).unwrap_or_default(),
             name: self.name.unwrap_or_default(),
             timeout_msec: self.timeout.map(NonZeroU64::get),
+            output_limit: self.output_limit.unwrap_or_default(),
         };
         let id = self.id.unwrap_or_else(Uuid::new_v4);
         v1::StartRequest { id: id.to_string(), spec: Some(spec) }

@@ -1,7 +1,7 @@
 //! cgroup v2 for jobworker: limits as validated values, and one group per job that holds them.
 //!
 //! - Values, each with a text form that parses back: [`CpuLimit`], [`CpuWeight`], [`MemorySize`], [`SwapLimit`],
-//!   [`PidsLimit`], [`IoLimit`]; together, [`Limits`].
+//!   [`PidsLimit`], [`IoLimit`]; together, [`Limits`]. Beside them [`OutputLimit`], which no group holds.
 //! - [`resolve_disk`]: which whole disk an IO limit's path, partition or device stands for.
 //! - [`Base`]: the delegated subtree, found and prepared; it creates a group with its limits, before any process.
 //! - [`Group`]: one job's group: kill, freeze, signal, wait until empty, usage, events, remove.
@@ -27,6 +27,7 @@ mod knob;
 mod limits;
 mod members;
 mod memory;
+mod output;
 mod pids;
 mod text;
 mod usage;
@@ -43,6 +44,7 @@ pub use interface::InterfaceError;
 pub use io::{IoLimit, IoRates};
 pub use limits::Limits;
 pub use memory::{MemorySize, SwapLimit};
+pub use output::OutputLimit;
 pub use pids::PidsLimit;
 pub use text::ParseError;
 pub use usage::{IoUsage, OomEvents, Usage};

@@ -13,6 +13,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jobworker_limits::OutputLimit;
+
 pub use self::options::Options;
 use crate::service;
 use crate::spawner::client::Settings as SpawnerSettings;
@@ -39,6 +41,8 @@ pub struct Config {
     pub door: tls::Door,
     /// What a request has to keep to.
     pub service: service::Settings,
+    /// How much output is kept of a job that does not say.
+    pub output_limit: OutputLimit,
     /// Calls that one connection may have open.
     pub max_calls_per_connection: u32,
     /// The longest request, in bytes.
@@ -140,6 +144,7 @@ impl Config {
             tls,
             door,
             service,
+            output_limit: options.output_limit.unwrap_or(OutputLimit::DEFAULT),
             max_calls_per_connection: options.max_calls_per_connection.map_or(128, u32::from),
             max_request_bytes: options.max_request_bytes.map_or(8 << 20, usize::from),
             log,

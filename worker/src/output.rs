@@ -1,5 +1,6 @@
 //! A job's output: written once by its shim, read by any number of followers.
 
+mod extent;
 pub mod follower;
 pub mod hub;
 pub mod index;
@@ -8,4 +9,5 @@ mod reader;
 mod records;
 mod seek;
 
+pub use extent::Extent;
 pub use records::OutputError;

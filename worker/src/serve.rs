@@ -87,7 +87,7 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
         tracing::warn!(%controller, reason, "jobs can't be limited by this controller");
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
-    Ok(Engine::new(JobsDir::new(&config.state_dir), spawner, hub, shutdown))
+    Ok(Engine::new(JobsDir::new(&config.state_dir), spawner, hub, config.output_limit, shutdown))
 }
 
 /// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.

@@ -12,6 +12,7 @@ pub mod confinement;
 pub mod control;
 pub mod environment;
 pub mod life;
+mod log;
 pub mod machine;
 pub mod record;
 mod refusal;
@@ -30,6 +31,7 @@ use crate::job::{Phase, Spec, State};
 use crate::spawner::host::Host;
 use crate::spawner::protocol::StartReply;
 
+use self::capture::Sums;
 use self::confinement::Confinement;
 use self::life::Life;
 use self::record::JobFolder;
@@ -80,8 +82,8 @@ fn accompany(born: Born) {
         },
     }
     .live();
-    let lost_bytes = capture.finish();
-    let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, lost_bytes);
+    let sums = capture.finish();
+    let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, sums);
     finish(&folder, state, finished);
 }
 
@@ -91,7 +93,7 @@ fn conclude(
     stop: Option<&StopReason>,
     state: &mut State,
     confinement: &Confinement,
-    output_lost_bytes: u64,
+    output: Sums,
 ) -> Finished {
     let mut usage = jobworker_limits::Usage::default();
     let mut oom = OomEvents::default();
@@ -104,7 +106,13 @@ fn conclude(
         remove(group);
     }
     let outcome = verdict(ended, stop, oom);
-    Finished { outcome, at_unix_usec: clock::unix_usec(), usage, output_lost_bytes }
+    Finished {
+        outcome,
+        at_unix_usec: clock::unix_usec(),
+        usage,
+        output_bytes: Some(output.bytes),
+        output_lost_bytes: output.lost_bytes,
+    }
 }
 
 fn evidence<T: Default>(what: &str, group: &Group, read: impl FnOnce(&Group) -> Result<T, GroupError>) -> T {

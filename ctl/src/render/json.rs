@@ -50,6 +50,8 @@ fn of_job(job: &Job) -> Value {
         "usage": job.usage.as_ref().map(of_usage),
         "output_bytes": job.output_bytes,
         "output_lost_bytes": job.output_lost_bytes,
+        "output_kept_from": job.output_kept_from,
+        "output_limit_bytes": job.output_limit_bytes,
         "cgroup": given(&job.cgroup),
     })
 }

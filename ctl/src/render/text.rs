@@ -26,9 +26,17 @@ pub(crate) fn status(job: &Job) -> anyhow::Result<String> {
     figures::limits(&mut lines, &job.limits_in_force.clone().unwrap_or_default());
     figures::usage(&mut lines, &job.usage.clone().unwrap_or_default());
     lines.add("output", words::bytes_exactly(job.output_bytes));
+    lines.add_if(job.output_kept_from > 0, "output kept", || kept(job));
     lines.add_if(job.output_lost_bytes > 0, "output lost", || words::bytes_exactly(job.output_lost_bytes));
     lines.add_if(!job.cgroup.is_empty(), "cgroup", || words::printable(&job.cgroup).into_owned());
     Ok(lines.into_text())
+}
+
+/// What is left of output that has grown past its limit.
+fn kept(job: &Job) -> String {
+    let kept_bytes = job.output_bytes.saturating_sub(job.output_kept_from);
+    let limit = job.output_limit_bytes.map(words::bytes_exactly).unwrap_or_default();
+    format!("the last {} from offset {} on (limit {limit})", words::bytes(kept_bytes), job.output_kept_from)
 }
 
 /// Keys and their values, in order.

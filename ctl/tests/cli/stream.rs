@@ -4,7 +4,7 @@ use std::io::Read;
 
 use jobworker_proto::v1::stream_request::From;
 use jobworker_proto::v1::stream_response::Event;
-use jobworker_proto::v1::{Gap, OutputStream};
+use jobworker_proto::v1::{Gap, GapReason, OutputStream};
 use tonic::Status;
 
 use crate::fake_worker::{ID, Script, Step, chunk, stderr, stdout};
@@ -12,13 +12,17 @@ use crate::jobctl::{Ran, World, exited};
 
 #[test]
 fn shows_both_streams_and_gaps_and_ends_with_the_job() {
-    let gap = Step::Send(Event::Gap(Gap { offset: 0, length: 12_345_678 }));
-    let steps = vec![gap, stdout(b"out\n"), stderr(b"err\n"), Step::End];
+    let gap = |offset, length, reason: GapReason| {
+        Step::Send(Event::Gap(Gap { offset, length, reason: reason.into() }))
+    };
+    let dropped = gap(0, 12_345_678, GapReason::NoLongerKept);
+    let unstored = gap(12_345_678, 7, GapReason::NotStored);
+    let steps = vec![dropped, unstored, stdout(b"out\n"), stderr(b"err\n"), Step::End];
     let world = World::new(Script { steps, outcome: exited(3), ..Default::default() });
     for name in ["stream", "logs"] {
         let ran = world.run(&[name, ID]);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "out\n"), "{ran:?}");
-        assert_eq!(ran.stderr, "[… 12.3 MB no longer kept …]\nerr\n");
+        assert_eq!(ran.stderr, "[… 12.3 MB no longer kept …]\n[… 7 B could not be stored …]\nerr\n");
     }
 }
 

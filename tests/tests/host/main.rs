@@ -17,6 +17,7 @@ mod leaks;
 mod lifecycle;
 mod output;
 mod output_from;
+mod output_limit;
 mod output_volume;
 mod reconnect;
 mod roles;

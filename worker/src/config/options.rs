@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jobworker_certs::RoleOid;
+use jobworker_limits::OutputLimit;
 use serde::{Deserialize, Deserializer, de};
 
 use super::log;
@@ -74,6 +75,10 @@ pub struct Options {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub grace: Option<Duration>,
+    /// How much output is kept of a job that does not say, at least 1MiB; beyond it the oldest is given back
+    /// [default: 1GiB].
+    #[arg(long, value_name = "SIZE", env = "JOBWORKER_OUTPUT_LIMIT", help_heading = "Jobs")]
+    pub output_limit: Option<OutputLimit>,
 
     /// Connections at a time [default: 4096].
     #[arg(long, value_name = "N", env = "JOBWORKER_MAX_CONNECTIONS", help_heading = "Caps")]
@@ -124,6 +129,7 @@ impl Options {
             default_user: self.default_user.or(other.default_user),
             allow_user: self.allow_user.or(other.allow_user),
             grace: self.grace.or(other.grace),
+            output_limit: self.output_limit.or(other.output_limit),
             max_connections: self.max_connections.or(other.max_connections),
             max_handshakes: self.max_handshakes.or(other.max_handshakes),
             max_calls_per_connection: self.max_calls_per_connection.or(other.max_calls_per_connection),

@@ -9,13 +9,14 @@ mod request;
 
 use std::sync::Arc;
 
+use jobworker_limits::OutputLimit;
 use tokio::task;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::EngineError;
 pub use super::process::ProcessStatus;
 pub use super::view::{JobView, Live};
-pub use crate::output::follower::{Event, Follower, From};
+pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 
 use self::request::send;
 use super::folder::{Folder, JobsDir};
@@ -49,13 +50,21 @@ struct Parts {
     jobs: JobsDir,
     spawner: SpawnerClient,
     hub: Hub,
+    output_limit: OutputLimit,
     shutdown: CancellationToken,
 }
 
 impl Engine {
-    /// `shutdown` ends whatever waits or follows, with [`EngineError::ShuttingDown`]. Jobs live on.
-    pub fn new(jobs: JobsDir, spawner: SpawnerClient, hub: Hub, shutdown: CancellationToken) -> Self {
-        Self { parts: Arc::new(Parts { jobs, spawner, hub, shutdown }) }
+    /// `output_limit` is that of jobs that name none. `shutdown` ends whatever waits or follows, with
+    /// [`EngineError::ShuttingDown`]. Jobs live on.
+    pub fn new(
+        jobs: JobsDir,
+        spawner: SpawnerClient,
+        hub: Hub,
+        output_limit: OutputLimit,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { parts: Arc::new(Parts { jobs, spawner, hub, output_limit, shutdown }) }
     }
 
     /// The job that `text` means: an id, or the beginning of just one job's id.
@@ -74,8 +83,9 @@ impl Engine {
     pub async fn start(&self, permit: Permit<action::Start>) -> Result<JobView, EngineError> {
         let owner = permit.identity().owner();
         let action::Start { id, request } = permit.into_action();
-        let spec =
-            Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec: clock::unix_usec() };
+        let output_limit = Some(request.output_limit.unwrap_or(self.parts.output_limit));
+        let created_unix_usec = clock::unix_usec();
+        let spec = Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec, output_limit };
         // Twice, because a job that is there may prove not to be startable, and be gone again.
         for _ in 0..2 {
             match self.parts.spawner.start(&spec).await? {

@@ -9,9 +9,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::folder::{CONTROL, Folder, INDEX, JobsDir, OUTPUT, SPEC, STATE};
+use super::spec::FORMAT_VERSION;
 use super::state::Finished;
 use super::{ByteStr, JobId, JobRequest, Outcome, Owner, Phase, Spec, State};
-use crate::output::index::{HEADER, Kind, Record};
+use crate::output::index::{HEADER, Kept, Kind, Record};
 use crate::shim::control::Control;
 
 /// A spec that `owner` asked for.
@@ -26,6 +27,7 @@ pub(crate) fn spec(id: JobId, owner: &str) -> Spec {
         workdir: text("/"),
         name: None,
         timeout_msec: None,
+        output_limit: None,
     };
     let owner = Owner {
         name: owner.to_owned(),
@@ -34,7 +36,8 @@ pub(crate) fn spec(id: JobId, owner: &str) -> Spec {
         serial: "1".to_owned(),
         fingerprint_sha256: "0".repeat(64),
     };
-    Spec { version: 1, id, request, owner, created_unix_usec: 1_000_000 }
+    let version = FORMAT_VERSION;
+    Spec { version, id, request, owner, created_unix_usec: 1_000_000, output_limit: None }
 }
 
 /// Writes what a shim would.
@@ -59,7 +62,7 @@ impl FakeShim {
     pub(crate) fn open(folder: &Folder) -> Self {
         let create = |name| File::create_new(folder.file(name)).unwrap();
         let (output, mut index) = (create(OUTPUT), create(INDEX));
-        index.write_all(&HEADER).unwrap();
+        index.write_all(&[HEADER, Kept::default().encode()].concat()).unwrap();
         Self { folder: folder.clone(), output, index, end: 0 }
     }
 
@@ -98,9 +101,21 @@ impl FakeShim {
         self.index.write_all(&[7; 11]).unwrap();
     }
 
+    /// The end of a job whose output somebody else has written.
+    pub(crate) fn end(folder: &Folder, outcome: Outcome) {
+        let open = |name| File::open(folder.file(name)).unwrap();
+        let end = crate::output::Extent::read(folder).unwrap().bytes;
+        Self { folder: folder.clone(), output: open(OUTPUT), index: open(INDEX), end }.finish(outcome);
+    }
+
     pub(crate) fn finish(&self, outcome: Outcome) {
-        let finished =
-            Finished { outcome, at_unix_usec: 2_000_000, usage: Usage::default(), output_lost_bytes: 0 };
+        let finished = Finished {
+            outcome,
+            at_unix_usec: 2_000_000,
+            usage: Usage::default(),
+            output_bytes: Some(self.end),
+            output_lost_bytes: 0,
+        };
         self.set(Phase::Finished(Box::new(finished)));
     }
 
@@ -110,7 +125,7 @@ impl FakeShim {
 
     pub(crate) fn set(&self, phase: Phase) {
         let state = State {
-            version: 1,
+            version: FORMAT_VERSION,
             phase,
             // Numbers that no process has: beyond the kernel's largest pid, 4194304.
             pid: 5_000_000,

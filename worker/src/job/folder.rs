@@ -131,18 +131,6 @@ impl Folder {
         self.read_json(STATE)
     }
 
-    /// Bytes of output so far. A folder without `output` has none.
-    ///
-    /// # Errors
-    /// When the file can't be examined.
-    pub fn output_bytes(&self) -> Result<u64, FolderError> {
-        match fs::metadata(self.file(OUTPUT)) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(reason) => Err(FolderError::Io { operation: "examine", path: self.file(OUTPUT), reason }),
-        }
-    }
-
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FolderError> {
         let path = self.file(name);
         match fs::read(&path) {

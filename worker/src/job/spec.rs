@@ -1,12 +1,12 @@
 //! What was asked, and by whom: `spec.json`. Checked when it is made, so that whoever holds one can act on it.
 
-use jobworker_limits::Limits;
+use jobworker_limits::{Limits, OutputLimit};
 use serde::{Deserialize, Serialize};
 
 use super::{ByteStr, JobId};
 
 /// The version of `spec.json` and `state.json` that this build writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A job's specification; written once, before anything else of the job exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,15 @@ pub struct Spec {
     pub owner: Owner,
     /// When, in microseconds since the Unix epoch.
     pub created_unix_usec: u64,
+    /// How much of its output is kept; none in files of version 1, when all was.
+    pub output_limit: Option<OutputLimit>,
+}
+
+impl Spec {
+    /// How much of its output to keep.
+    pub fn output_limit(&self) -> OutputLimit {
+        self.output_limit.unwrap_or(OutputLimit::DEFAULT)
+    }
 }
 
 /// What to run, and how. Two equal requests under one id are one job.
@@ -44,6 +53,8 @@ pub struct JobRequest {
     pub name: Option<String>,
     /// How long the job may run, in milliseconds; none: for ever.
     pub timeout_msec: Option<std::num::NonZeroU64>,
+    /// How much of the output to keep; none: the worker's default.
+    pub output_limit: Option<OutputLimit>,
 }
 
 /// The person or program whose certificate started a job.

@@ -75,6 +75,8 @@ pub struct Finished {
     pub at_unix_usec: u64,
     /// What it used, read from its group before that was removed.
     pub usage: Usage,
+    /// Bytes of output that it wrote; none in files of version 1, and for a job that is lost.
+    pub output_bytes: Option<u64>,
     /// Bytes of its output that could not be stored.
     pub output_lost_bytes: u64,
 }

@@ -5,6 +5,7 @@ use jobworker_limits::{Group, LimitsInForce, Usage};
 use super::folder::{Folder, FolderError};
 use super::process::ProcessStatus;
 use super::{Spec, State};
+use crate::output::Extent;
 
 /// A job as of now.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +16,8 @@ pub struct JobView {
     pub state: Option<State>,
     /// What only a living job has.
     pub live: Live,
-    /// Bytes of output so far.
-    pub output_bytes: u64,
+    /// How much output there is so far.
+    pub output: Extent,
 }
 
 /// What the kernel tells of a job that is not finished. Each part is none where the kernel has nothing (any more).
@@ -43,14 +44,24 @@ impl JobView {
         let live =
             state.as_ref().filter(|state| state.finished().is_none()).map(Live::read).unwrap_or_default();
         // After the state: of a finished job it is all of it.
-        let output_bytes = folder.output_bytes()?;
-        Ok(Some(Self { spec, state, live, output_bytes }))
+        let output = extent(folder, state.as_ref());
+        Ok(Some(Self { spec, state, live, output }))
     }
 
     /// Whether the job has ended.
     pub fn is_finished(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.finished().is_some())
     }
+}
+
+/// By the index; where that can't be read, by what the shim wrote at the end. `stream` says what is wrong with it.
+fn extent(folder: &Folder, state: Option<&State>) -> Extent {
+    let read = Extent::read(folder).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the extent of a job's output can't be read");
+        Extent::default()
+    });
+    let told = state.and_then(State::finished).and_then(|finished| finished.output_bytes);
+    Extent { bytes: read.bytes.max(told.unwrap_or(0)), ..read }
 }
 
 impl Live {

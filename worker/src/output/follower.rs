@@ -14,6 +14,7 @@ use crate::job::engine::{EngineError, blocking};
 use crate::job::folder::Folder;
 use crate::job::view::JobView;
 
+pub use super::reader::{Gap, GapReason};
 pub use super::seek::From;
 
 /// What a follower delivers.
@@ -31,12 +32,7 @@ pub enum Event {
         data: Bytes,
     },
     /// Bytes that are not to be had, of whichever stream.
-    Gap {
-        /// The absolute offset of the first one.
-        offset: u64,
-        /// How many.
-        length: u64,
-    },
+    Gap(Gap),
     /// The job is finished, and all its output was delivered.
     End(Box<JobView>),
 }
@@ -103,7 +99,7 @@ impl Follower {
             return None;
         }
         let event = self.advance().await;
-        self.done = !matches!(event, Ok(Some(Event::Chunk { .. } | Event::Gap { .. })));
+        self.done = !matches!(event, Ok(Some(Event::Chunk { .. } | Event::Gap(_))));
         event.transpose()
     }
 
@@ -171,7 +167,7 @@ impl std::convert::From<Piece> for Event {
                 time_unix_usec: record.time_unix_usec,
                 data,
             },
-            Piece::Gap(record) => Self::Gap { offset: record.offset, length: u64::from(record.length) },
+            Piece::Gap(gap) => Self::Gap(gap),
         }
     }
 }

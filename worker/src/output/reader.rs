@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::index::{Kind, Record};
-use super::records::{Files, OutputError};
-use super::seek::{From, Lower, seek};
+use super::index::{Kept, Kind, Record};
+use super::records::{Batch, Files, OutputError};
+use super::seek::{From, Lower, Place, seek};
 use crate::job::folder::Folder;
 
 /// Records per look at the index: 96 KiB of it.
@@ -27,10 +27,14 @@ pub(super) struct Reader {
     limit: u64,
     /// The number of the record after [`Self::records`].
     next: u64,
+    /// The offset at which that one begins; before the first was read, where to begin to tell of gaps.
+    next_offset: u64,
     /// Read from the index and wanted.
     records: VecDeque<Record>,
     /// Taken from the records, not yet delivered.
     run: Option<Record>,
+    /// Found to be given back, not yet delivered.
+    given_back: Option<Gap>,
 }
 
 /// A piece of output.
@@ -39,7 +43,27 @@ pub(super) enum Piece {
     /// A run of bytes of one stream. The record tells of just these bytes.
     Bytes(Record, Bytes),
     /// Bytes that are not to be had.
-    Gap(Record),
+    Gap(Gap),
+}
+
+/// Bytes that are not to be had, of whichever stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The absolute offset of the first one.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
+    /// Why not.
+    pub reason: GapReason,
+}
+
+/// Why bytes are not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// The disk did not take them.
+    NotStored,
+    /// They were given back, because the output had grown past its limit.
+    NoLongerKept,
 }
 
 impl Reader {
@@ -56,8 +80,20 @@ impl Reader {
     ) -> Result<Option<Self>, OutputError> {
         let Some(files) = Files::open(folder)? else { return Ok(None) };
         let limit = if only_now { files.record_count()? } else { u64::MAX };
-        let (lower, next) = seek(&files, from, only)?;
-        Ok(Some(Self { files, only, lower, limit, next, records: VecDeque::new(), run: None }))
+        let Place { lower, record, offset } = seek(&files, from, only)?;
+        let mut reader = Self {
+            files,
+            only,
+            lower,
+            limit,
+            next: record,
+            next_offset: offset,
+            records: VecDeque::new(),
+            run: None,
+            given_back: None,
+        };
+        reader.pass_over_given_back(reader.files.kept()?);
+        Ok(Some(reader))
     }
 
     /// The next piece; `None` when there is nothing more for now. Cancel safe.
@@ -66,12 +102,24 @@ impl Reader {
     /// When the files can't be read.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, OutputError> {
         loop {
-            let Some(run) = self.next_run().await? else { return Ok(None) };
+            if let Some(gap) = self.given_back.take() {
+                return Ok(Some(Piece::Gap(gap)));
+            }
+            let Some(run) = self.next_run().await? else {
+                if self.given_back.is_some() {
+                    continue;
+                }
+                return Ok(None);
+            };
             if run.kind == Kind::Gap {
                 self.run = None;
-                return Ok(Some(Piece::Gap(run)));
+                return Ok(Some(Piece::Gap(run.as_gap())));
             }
             let bytes = self.files.bytes(run.offset, run.length as usize).await?.freeze();
+            // Looked at afterwards: what was given back before the read, or during it, is not what the job wrote.
+            if self.pass_over_given_back(self.files.kept()?) {
+                continue;
+            }
             let length = u32::try_from(bytes.len()).expect("no longer than was asked for");
             // A host that crashed may have kept the record and not the bytes.
             let missing = Record { kind: Kind::Gap, ..run.behind(length) };
@@ -80,6 +128,36 @@ impl Reader {
                 return Ok(Some(Piece::Bytes(Record { length, ..run }, bytes)));
             }
         }
+    }
+
+    /// Where the next piece begins, as far as that is known.
+    fn position(&self) -> u64 {
+        if let Some(record) = self.run.as_ref().or(self.records.front()) {
+            return record.offset;
+        }
+        match self.lower {
+            Lower::Offset(offset) => self.next_offset.max(offset),
+            Lower::Time(_) => self.next_offset,
+        }
+    }
+
+    /// Goes on behind what is no longer there, if anything that was still to be read is not, and remembers the gap.
+    fn pass_over_given_back(&mut self, kept: Kept) -> bool {
+        let position = self.position();
+        if position >= kept.offset {
+            return false;
+        }
+        let behind = |record: Record| record.from(kept.offset);
+        self.run = self.run.and_then(behind);
+        self.records = self.records.drain(..).filter_map(behind).collect();
+        if self.next < kept.record {
+            (self.next, self.next_offset) = (kept.record, kept.offset);
+        }
+        self.next_offset = self.next_offset.max(kept.offset);
+        self.lower = Lower::Offset(kept.offset);
+        let length = kept.offset - position;
+        self.given_back = Some(Gap { offset: position, length, reason: GapReason::NoLongerKept });
+        true
     }
 
     /// What to deliver next: a run of bytes of one stream, at most a piece of them, or a gap.
@@ -106,8 +184,15 @@ impl Reader {
             self.records = VecDeque::new();
             return Ok(false);
         }
-        let batch = self.files.records(self.next, count).await?;
+        let batch = match self.files.records(self.next, count).await? {
+            Batch::Records(batch) => batch,
+            Batch::GivenBack(kept) => {
+                self.pass_over_given_back(kept);
+                return Ok(false);
+            }
+        };
         self.next += batch.len() as u64;
+        self.next_offset = batch.last().map_or(self.next_offset, Record::end);
         let is_any = !batch.is_empty();
         for record in batch {
             if let Some(record) = self.admit(record) {
@@ -161,5 +246,16 @@ impl Record {
     /// What is left of it behind its first bytes.
     fn behind(self, bytes: u32) -> Self {
         Self { offset: self.offset + u64::from(bytes), length: self.length - bytes, ..self }
+    }
+
+    /// What is left of it from an offset on, if anything is.
+    fn from(self, offset: u64) -> Option<Self> {
+        let before = offset.saturating_sub(self.offset).min(u64::from(self.length));
+        let rest = self.behind(u32::try_from(before).expect("at most its length"));
+        (rest.length > 0).then_some(rest)
+    }
+
+    fn as_gap(&self) -> Gap {
+        Gap { offset: self.offset, length: u64::from(self.length), reason: GapReason::NotStored }
     }
 }

@@ -5,12 +5,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use bytes::BytesMut;
 
-use super::index::{HEADER, RECORD_BYTES, Record, UnknownKind};
+use super::index::{KEPT_AT, Kept, RECORD_BYTES, Record, UnknownKind, Version};
 use super::positioned;
 use crate::job::folder::{Folder, FolderError, INDEX, OUTPUT};
+
+/// Looks at [`Kept`] before it is taken for broken: a writer is done with it in less than a microsecond.
+const ATTEMPTS: u32 = 10_000;
 
 /// The files. They can be read to their end after the folder was removed.
 #[derive(Clone)]
@@ -18,6 +22,16 @@ pub(super) struct Files {
     folder: Folder,
     output: Arc<File>,
     index: Arc<File>,
+    version: Version,
+}
+
+/// What is found where records are looked for.
+#[derive(Debug)]
+pub(super) enum Batch {
+    /// Records; fewer than asked for only where the index ends before.
+    Records(Vec<Record>),
+    /// The first of them, at least, is no longer there.
+    GivenBack(Kept),
 }
 
 /// Output that can't be read.
@@ -29,6 +43,12 @@ pub enum OutputError {
     /// The file has another header.
     #[error("{path} is not an index that this build can read")]
     NotAnIndex {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// What it says of what is kept stays half written.
+    #[error("{path} does not say from where on output is kept")]
+    NoKept {
         /// Which file.
         path: PathBuf,
     },
@@ -54,31 +74,57 @@ impl Files {
             return Ok(None);
         };
         let mut header = [0; RECORD_BYTES];
-        match index.read_exact_at(&mut header, 0) {
-            Ok(()) if header == HEADER => {}
-            Ok(()) => return Err(OutputError::NotAnIndex { path: folder.file(INDEX) }),
+        let version = match index.read_exact_at(&mut header, 0) {
+            Ok(()) => {
+                Version::of(&header).ok_or_else(|| OutputError::NotAnIndex { path: folder.file(INDEX) })?
+            }
             // It is being created.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(reason) => return Err(failed(folder, "read", INDEX, reason).into()),
+        };
+        let length = index.metadata().map_err(|reason| failed(folder, "examine", INDEX, reason))?.len();
+        if length < version.record_at(0) {
+            return Ok(None);
         }
-        Ok(Some(Self { folder: folder.clone(), output: Arc::new(output), index: Arc::new(index) }))
+        Ok(Some(Self { folder: folder.clone(), output: Arc::new(output), index: Arc::new(index), version }))
     }
 
-    /// Whole records in the index now.
+    /// Whole records in the index now, those that were given back included.
     ///
     /// # Errors
     /// When the file can't be examined.
     pub(super) fn record_count(&self) -> Result<u64, OutputError> {
         let metadata = self.index.metadata().map_err(|reason| self.failed("examine", INDEX, reason))?;
-        Ok((metadata.len() / RECORD_BYTES as u64).saturating_sub(1))
+        Ok(self.version.record_count(metadata.len()))
     }
 
-    /// `count` records from `first` on; fewer only where the index ends before.
+    /// From where on output is kept now. A few bytes at the front of a file that is being read: never far away.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(super) fn kept(&self) -> Result<Kept, OutputError> {
+        if self.version == Version::V1 {
+            return Ok(Kept::default());
+        }
+        let mut bytes = [0; RECORD_BYTES];
+        for _ in 0..ATTEMPTS {
+            let read = self.index.read_exact_at(&mut bytes, KEPT_AT);
+            read.map_err(|reason| self.failed("read", INDEX, reason))?;
+            if let Some(kept) = Kept::decode(&bytes) {
+                return Ok(kept);
+            }
+            thread::yield_now();
+        }
+        Err(OutputError::NoKept { path: self.folder.file(INDEX) })
+    }
+
+    /// `count` records from `first` on.
     ///
     /// # Errors
     /// When they can't be read, or make no sense.
-    pub(super) async fn records(&self, first: u64, count: usize) -> Result<Vec<Record>, OutputError> {
-        let bytes = positioned::read_at(&self.index, record_offset(first), count * RECORD_BYTES).await;
+    pub(super) async fn records(&self, first: u64, count: usize) -> Result<Batch, OutputError> {
+        let at = self.version.record_at(first);
+        let bytes = positioned::read_at(&self.index, at, count * RECORD_BYTES).await;
         self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
     }
 
@@ -86,12 +132,14 @@ impl Files {
     ///
     /// # Errors
     /// When they can't be read, or make no sense.
-    pub(super) fn records_blocking(&self, first: u64, count: usize) -> Result<Vec<Record>, OutputError> {
-        let bytes = positioned::read_at_blocking(&self.index, record_offset(first), count * RECORD_BYTES);
+    pub(super) fn records_blocking(&self, first: u64, count: usize) -> Result<Batch, OutputError> {
+        let at = self.version.record_at(first);
+        let bytes = positioned::read_at_blocking(&self.index, at, count * RECORD_BYTES);
         self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
     }
 
-    /// `length` bytes of output; fewer only where it ends before.
+    /// `length` bytes of output; fewer only where it ends before. Those before [`Self::kept`], looked at afterwards,
+    /// are zeros instead.
     ///
     /// # Errors
     /// When they can't be read.
@@ -109,7 +157,11 @@ impl Files {
         bytes.map_err(|reason| self.failed("read", OUTPUT, reason))
     }
 
-    fn decode(&self, first: u64, bytes: &[u8]) -> Result<Vec<Record>, OutputError> {
+    fn decode(&self, first: u64, bytes: &[u8]) -> Result<Batch, OutputError> {
+        let kept = self.kept()?;
+        if first < kept.record {
+            return Ok(Batch::GivenBack(kept));
+        }
         let (records, _not_whole) = bytes.as_chunks::<RECORD_BYTES>();
         let decoded = records.iter().zip(first..).map(|(bytes, number)| {
             Record::decode(bytes).map_err(|reason| OutputError::Record {
@@ -118,7 +170,7 @@ impl Files {
                 reason,
             })
         });
-        decoded.collect()
+        decoded.collect::<Result<_, _>>().map(Batch::Records)
     }
 
     fn failed(&self, operation: &'static str, name: &str, reason: io::Error) -> OutputError {
@@ -136,9 +188,4 @@ fn open(folder: &Folder, name: &str) -> Result<Option<File>, FolderError> {
 
 fn failed(folder: &Folder, operation: &'static str, name: &str, reason: io::Error) -> FolderError {
     FolderError::Io { operation, path: folder.file(name), reason }
-}
-
-/// Behind the header, which is as long as a record.
-fn record_offset(number: u64) -> u64 {
-    (number + 1) * RECORD_BYTES as u64
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::index::{Kind, Record};
-use super::records::{Files, OutputError};
+use super::records::{Batch, Files, OutputError};
 
 /// Records per look at the index, when it is gone through backwards.
 const BATCH_RECORDS: u64 = 4096;
@@ -47,46 +47,84 @@ impl Lower {
     }
 }
 
-/// Finds the place: the bound, and the first record that may reach it. May block.
+/// A place to begin.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// What a record must reach.
+    pub(super) lower: Lower,
+    /// The number of the first record that may.
+    pub(super) record: u64,
+    /// The offset from which on the reader wants to be told of everything.
+    pub(super) offset: u64,
+}
+
+/// Finds the place. May block.
 ///
 /// # Errors
 /// When the output can't be read.
-pub(super) fn seek(files: &Files, from: From, only: Option<Kind>) -> Result<(Lower, u64), OutputError> {
-    let count = files.record_count()?;
+pub(super) fn seek(files: &Files, from: From, only: Option<Kind>) -> Result<Place, OutputError> {
+    let records = files.kept()?.record..files.record_count()?;
     let lower = match from {
-        From::Start => return Ok((Lower::Offset(0), 0)),
+        From::Start => return Ok(Place { lower: Lower::Offset(0), record: 0, offset: 0 }),
         From::Offset(offset) => Lower::Offset(offset),
         From::Since { unix_usec } => Lower::Time(unix_usec),
-        From::TailLines(lines) => Lower::Offset(tail(files, count, lines, only)?),
+        From::TailLines(lines) => Lower::Offset(tail(files, records.clone(), lines, only)?),
     };
-    Ok((lower, partition_point(files, count, |record| !lower.is_reached_by(record))?))
+    let record = partition_point(files, records, |record| !lower.is_reached_by(record))?;
+    let offset = match lower {
+        Lower::Offset(offset) => offset,
+        Lower::Time(_) => offset_of(files, record)?,
+    };
+    Ok(Place { lower, record, offset })
 }
 
-/// The number of the first of `count` records for which `before` does not hold.
-fn partition_point(files: &Files, count: u64, before: impl Fn(&Record) -> bool) -> Result<u64, OutputError> {
-    let (mut low, mut high) = (0, count);
+/// The number of the first of `records` for which `before` does not hold.
+fn partition_point(
+    files: &Files,
+    records: Range<u64>,
+    before: impl Fn(&Record) -> bool,
+) -> Result<u64, OutputError> {
+    let Range { start: mut low, end: mut high } = records;
     while low < high {
         let middle = low + (high - low) / 2;
-        match files.records_blocking(middle, 1)?.first() {
-            Some(record) if before(record) => low = middle + 1,
-            _ => high = middle,
+        match files.records_blocking(middle, 1)? {
+            Batch::Records(one) if one.first().is_none_or(|record| !before(record)) => high = middle,
+            // Given back meanwhile: it is before whatever can still be had.
+            _ => low = middle + 1,
         }
     }
     Ok(low)
 }
 
-/// The offset at which the last `lines` lines begin.
-fn tail(files: &Files, count: u64, lines: u64, only: Option<Kind>) -> Result<u64, OutputError> {
+/// Where a record begins, or will begin: that may be the next one to be written.
+fn offset_of(files: &Files, record: u64) -> Result<u64, OutputError> {
+    match files.records_blocking(record, 1)? {
+        Batch::GivenBack(kept) => Ok(kept.offset),
+        Batch::Records(one) => one.first().map_or_else(|| end_of(files, record), |record| Ok(record.offset)),
+    }
+}
+
+/// Where the record in front of the `number`th ends.
+pub(super) fn end_of(files: &Files, number: u64) -> Result<u64, OutputError> {
+    let Some(last) = number.checked_sub(1) else { return Ok(0) };
+    match files.records_blocking(last, 1)? {
+        Batch::GivenBack(kept) => Ok(kept.offset),
+        Batch::Records(one) => Ok(one.first().map_or(0, Record::end)),
+    }
+}
+
+/// The offset at which the last `lines` lines begin; where not so many are kept, the first that is.
+fn tail(files: &Files, records: Range<u64>, lines: u64, only: Option<Kind>) -> Result<u64, OutputError> {
     if lines == 0 {
-        let last = files.records_blocking(count.saturating_sub(1), 1)?;
-        return Ok(last.first().map_or(0, Record::end));
+        return end_of(files, records.end);
     }
     let mut scan = LineScan { files, left: lines, is_last_byte: true };
     let mut run = 0..0;
-    let mut high = count;
-    while high > 0 {
-        let low = high.saturating_sub(BATCH_RECORDS);
-        let batch = files.records_blocking(low, usize::try_from(high - low).expect("at most a batch"))?;
+    let mut high = records.end;
+    while high > records.start {
+        let low = high.saturating_sub(BATCH_RECORDS).max(records.start);
+        let count = usize::try_from(high - low).expect("at most a batch");
+        let Batch::Records(batch) = files.records_blocking(low, count)? else { break };
         high = low;
         for record in batch.iter().rev() {
             if record.kind == Kind::Gap || only.is_some_and(|only| only != record.kind) {
@@ -102,7 +140,8 @@ fn tail(files: &Files, count: u64, lines: u64, only: Option<Kind>) -> Result<u64
             run = record.offset..record.end();
         }
     }
-    Ok(scan.back(&run)?.unwrap_or(0))
+    let begin = scan.back(&run)?;
+    begin.map_or_else(|| Ok(files.kept()?.offset), Ok)
 }
 
 /// Counts lines from the end of the output towards its front.

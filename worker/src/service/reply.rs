@@ -1,11 +1,12 @@
 //! Answers on their way out: a job as the API shows it.
 
 use jobworker_limits as limits;
+use jobworker_limits::OutputLimit;
 use jobworker_proto::v1;
 use jobworker_proto::v1::outcome::Ended as WireEnded;
 use jobworker_proto::v1::stream_response::Event as WireEvent;
 
-use crate::job::engine::{Event, JobView, ProcessStatus};
+use crate::job::engine::{Event, Gap, GapReason, JobView, ProcessStatus};
 use crate::job::state::{Finished, StopReason};
 use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State};
 use crate::output::index::Kind;
@@ -13,11 +14,12 @@ use crate::output::index::Kind;
 /// A job, as `viewer` (a client's name) may see it: the environment, whose values are often secrets, is only its
 /// owner's to see.
 pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
-    let JobView { mut spec, state, live, output_bytes } = view;
+    let JobView { mut spec, state, live, output } = view;
     if spec.owner.name != viewer {
         spec.request.env.clear();
     }
     let finished = state.as_ref().and_then(State::finished);
+    let output_limit = spec.output_limit;
     let usage = live.usage.as_ref().or(finished.map(|finished| &finished.usage));
     let limits = live.limits.as_ref().or(state.as_ref().map(|state| &state.limits_in_force));
     // The number of a process that is gone may be another's by now.
@@ -37,10 +39,12 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
         outcome: finished.map(outcome),
         limits_in_force: limits.map(limits_in_force),
         usage: usage.map(self::usage),
-        output_bytes,
+        output_bytes: output.bytes,
         output_lost_bytes: finished.map_or(0, |finished| finished.output_lost_bytes),
         cgroup: state.as_ref().and_then(|state| state.cgroup.as_deref()).map_or_else(String::new, display),
         user: state.as_ref().map(|state| state.user.clone()).unwrap_or_default(),
+        output_kept_from: output.kept_from,
+        output_limit_bytes: output_limit.map(OutputLimit::bytes),
     }
 }
 
@@ -50,10 +54,18 @@ pub(super) fn event(event: Event, viewer: &str) -> v1::StreamResponse {
         Event::Chunk { offset, kind, time_unix_usec, data } => {
             WireEvent::Chunk(v1::Chunk { offset, stream: stream(kind).into(), time_unix_usec, data })
         }
-        Event::Gap { offset, length } => WireEvent::Gap(v1::Gap { offset, length }),
+        Event::Gap(gap) => WireEvent::Gap(self::gap(gap)),
         Event::End(view) => WireEvent::End(job(*view, viewer)),
     };
     v1::StreamResponse { event: Some(event) }
+}
+
+fn gap(gap: Gap) -> v1::Gap {
+    let reason = match gap.reason {
+        GapReason::NotStored => v1::GapReason::NotStored,
+        GapReason::NoLongerKept => v1::GapReason::NoLongerKept,
+    };
+    v1::Gap { offset: gap.offset, length: gap.length, reason: reason.into() }
 }
 
 fn job_spec(request: JobRequest) -> v1::JobSpec {
@@ -67,6 +79,7 @@ fn job_spec(request: JobRequest) -> v1::JobSpec {
         workdir: request.workdir.as_bytes().to_vec(),
         name: request.name.unwrap_or_default(),
         timeout_msec: request.timeout_msec.map(std::num::NonZeroU64::get),
+        output_limit: request.output_limit.map(|limit| limit.to_string()).unwrap_or_default(),
     }
 }
 

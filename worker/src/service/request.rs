@@ -63,6 +63,7 @@ pub(super) fn job(spec: v1::JobSpec, caps: Caps) -> Result<JobRequest> {
         workdir: workdir(spec.workdir)?,
         name: name(spec.name)?,
         timeout_msec: spec.timeout_msec.map(timeout).transpose()?,
+        output_limit: given("spec.output_limit", &spec.output_limit)?,
     })
 }
 
@@ -176,7 +177,11 @@ fn limits(wire: &v1::Limits) -> Result<Limits> {
 }
 
 fn limit<T: FromStr<Err = ParseError>>(name: &str, text: &str) -> Result<Option<T>> {
-    if text.is_empty() { Ok(None) } else { parse_limit(format_args!("spec.limits.{name}"), text).map(Some) }
+    given(format_args!("spec.limits.{name}"), text)
+}
+
+fn given<T: FromStr<Err = ParseError>>(field: impl Display, text: &str) -> Result<Option<T>> {
+    if text.is_empty() { Ok(None) } else { parse_limit(field, text).map(Some) }
 }
 
 fn parse_limit<T: FromStr<Err = ParseError>>(field: impl Display, text: &str) -> Result<T> {

@@ -79,6 +79,7 @@ mod tests {
             workdir: text("/"),
             name: None,
             timeout_msec: None,
+            output_limit: None,
         }
     }
 

@@ -111,8 +111,8 @@ fn begin(
     let signals = become_parent().map_err(|error| host_failed("become the job's parent", &error))?;
     let (out_read, out_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
     let (err_read, err_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
-    let capture =
-        Capture::new(folder, out_read, err_read).map_err(|error| host_failed("create output", &error))?;
+    let capture = Capture::new(folder, spec.output_limit(), out_read, err_read)
+        .map_err(|error| host_failed("create output", &error))?;
     let control = folder.control().map_err(|error| host_failed("open control", &error))?;
     let limits_in_force = in_force(confinement)?;
     let stdin = File::open("/dev/null").map_err(|error| host_failed("open /dev/null", &error))?;

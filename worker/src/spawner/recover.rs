@@ -134,7 +134,13 @@ fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usa
         None => format!("{reason}; it had no group, so processes that it started may still run"),
     };
     let outcome = Outcome::Lost { reason: reason.clone() };
-    let finished = Finished { outcome, at_unix_usec: clock::unix_usec(), usage, output_lost_bytes: 0 };
+    let finished = Finished {
+        outcome,
+        at_unix_usec: clock::unix_usec(),
+        usage,
+        output_bytes: None,
+        output_lost_bytes: 0,
+    };
     state.phase = Phase::Finished(Box::new(finished));
     let folder = folder.path().display();
     match writer.write_state(&state) {

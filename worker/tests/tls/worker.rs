@@ -13,6 +13,7 @@ use jobworker::job::{ByteStr, JobId, JobRequest, Owner, Phase, Spec, State};
 use jobworker::output::hub::Hub;
 use jobworker::spawner::client::SpawnerClient;
 use jobworker::{serve, tls};
+use jobworker_limits::OutputLimit;
 use jobworker_proto::v1::job_worker_client::JobWorkerClient;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -72,7 +73,7 @@ impl Worker {
         let (spawner, starts) = spawner(&state).await;
         let shutdown = CancellationToken::new();
         let jobs = JobsDir::new(&config.state_dir);
-        let engine = Engine::new(jobs, spawner, Hub::new().unwrap(), shutdown.clone());
+        let engine = Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = tls::incoming(listener, tls::server_config(&config.tls).unwrap(), config.door.clone());
@@ -141,6 +142,7 @@ impl Worker {
             workdir: bytes("/"),
             name: None,
             timeout_msec: None,
+            output_limit: None,
         };
         let text = String::new;
         let owner = Owner {
@@ -150,7 +152,7 @@ impl Worker {
             serial: text(),
             fingerprint_sha256: text(),
         };
-        let spec = Spec { version: 1, id, request, owner, created_unix_usec: 1 };
+        let spec = Spec { version: 1, id, request, owner, created_unix_usec: 1, output_limit: None };
         let state = State {
             version: 1,
             phase: Phase::Running,

@@ -39,7 +39,8 @@ impl Bench {
         tokio::spawn(spawner(listener, jobs.clone(), Arc::clone(&asked), Box::new(answer)));
         let (client, _) = SpawnerClient::attach(&socket).await.unwrap();
         let shutdown = CancellationToken::new();
-        let engine = Engine::new(jobs.clone(), client, Hub::new().unwrap(), shutdown.clone());
+        let engine =
+            Engine::new(jobs.clone(), client, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
         Self { _state_dir: state_dir, jobs, engine, shutdown, asked }
     }
 
@@ -368,6 +369,6 @@ async fn a_stream_goes_through_the_permit_to_the_end() {
     let mut follower = bench.engine.stream(stream, From::Start, Some(Kind::Stderr), true).await.unwrap();
     let first = soon(follower.next()).await.unwrap().unwrap();
     assert!(matches!(first, Event::Chunk { offset: 3, kind: Kind::Stderr, data, .. } if data == "err"[..]));
-    assert!(matches!(soon(follower.next()).await, Some(Ok(Event::End(view))) if view.output_bytes == 6));
+    assert!(matches!(soon(follower.next()).await, Some(Ok(Event::End(view))) if view.output.bytes == 6));
     assert!(soon(follower.next()).await.is_none());
 }

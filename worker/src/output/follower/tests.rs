@@ -70,7 +70,7 @@ async fn drain(follower: &mut Follower) -> (Vec<(u64, Kind, Option<u8>)>, bool) 
                 assert!(!data.is_empty() && data.len() <= 256 << 10, "a chunk of {} bytes", data.len());
                 bytes.extend((offset..).zip(&data).map(|(offset, byte)| (offset, kind, Some(*byte))));
             }
-            Event::Gap { offset, length } => {
+            Event::Gap(Gap { offset, length, .. }) => {
                 bytes.extend((offset..offset + length).map(|offset| (offset, Kind::Gap, None)));
             }
             Event::End(view) => ended = view.is_finished(),
@@ -268,7 +268,7 @@ async fn each_single_byte_arrives_alone() {
     shim.exit(3);
     let Some(Ok(Event::End(view))) = next(&mut follower).await else { panic!("no end") };
     assert_eq!(view.state.unwrap().finished().unwrap().outcome, Outcome::Exited { code: 3 });
-    assert_eq!(view.output_bytes, 500);
+    assert_eq!(view.output.bytes, 500);
     assert!(next(&mut follower).await.is_none());
 }
 

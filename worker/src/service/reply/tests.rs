@@ -3,6 +3,7 @@ use jobworker_limits::{LimitsInForce, Usage};
 use super::*;
 use crate::job::engine::Live;
 use crate::job::{JobId, Spec};
+use crate::output::Extent;
 
 fn view(state: Option<State>) -> JobView {
     let request = JobRequest {
@@ -14,6 +15,7 @@ fn view(state: Option<State>) -> JobView {
         workdir: ByteStr::new("/").unwrap(),
         name: None,
         timeout_msec: None,
+        output_limit: Some("2MiB".parse().unwrap()),
     };
     let owner = Owner {
         name: "alice".to_owned(),
@@ -22,8 +24,10 @@ fn view(state: Option<State>) -> JobView {
         serial: "1".to_owned(),
         fingerprint_sha256: "00".to_owned(),
     };
-    let spec = Spec { version: 1, id: JobId::random(), request, owner, created_unix_usec: 1 };
-    JobView { spec, state, live: Live::default(), output_bytes: 7 }
+    let spec =
+        Spec { version: 1, id: JobId::random(), request, owner, created_unix_usec: 1, output_limit: None };
+    let spec = Spec { output_limit: spec.request.output_limit, ..spec };
+    JobView { spec, state, live: Live::default(), output: Extent { bytes: 7, kept_from: 3 } }
 }
 
 fn state(phase: Phase) -> State {
@@ -42,7 +46,7 @@ fn state(phase: Phase) -> State {
 
 fn finished(outcome: Outcome) -> v1::Outcome {
     let usage = Usage { oom_kills: Some(3), ..Usage::default() };
-    let finished = Finished { outcome, at_unix_usec: 5, usage, output_lost_bytes: 6 };
+    let finished = Finished { outcome, at_unix_usec: 5, usage, output_bytes: Some(7), output_lost_bytes: 6 };
     let job = job(view(Some(state(Phase::Finished(Box::new(finished))))), "bob");
     assert_eq!(
         (job.state(), job.finished_unix_usec, job.output_lost_bytes),
@@ -57,7 +61,9 @@ fn finished(outcome: Outcome) -> v1::Outcome {
 fn a_starting_job_has_a_specification_and_no_more() {
     let job = job(view(None), "bob");
     assert_eq!((job.state(), job.pid, job.outcome), (v1::JobState::Starting, None, None));
+    assert_eq!((job.output_bytes, job.output_kept_from, job.output_limit_bytes), (7, 3, Some(2 << 20)));
     let spec = job.spec.unwrap();
+    assert_eq!(spec.output_limit, "2MiB");
     assert_eq!((spec.args, spec.limits.unwrap().memory.as_str()), (vec![b"\xff".to_vec()], "64MiB"));
 }
 
