@@ -6,6 +6,7 @@ pub mod index;
 mod positioned;
 mod reader;
 mod records;
+pub mod salvage;
 mod seek;
 
 pub use records::OutputError;

@@ -19,5 +19,6 @@ mod output;
 mod output_from;
 mod output_volume;
 mod reconnect;
+mod recovery;
 mod roles;
 mod support;

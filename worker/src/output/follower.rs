@@ -6,12 +6,13 @@
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::OutputError;
 use super::hub::{Change, Hub, Watch};
 use super::index::Kind;
 use super::reader::{Piece, Reader};
 use crate::job::JobId;
 use crate::job::engine::{EngineError, blocking};
-use crate::job::folder::Folder;
+use crate::job::folder::{Folder, INDEX};
 use crate::job::view::JobView;
 
 pub use super::seek::From;
@@ -146,6 +147,10 @@ impl Follower {
     async fn end(&self) -> Result<Event, EngineError> {
         let folder = self.folder.clone();
         let view = blocking(move || JobView::read(&folder)).await?;
+        // Nothing was read of what is there.
+        if self.reader.is_none() && view.as_ref().is_some_and(|view| view.output_bytes > 0) {
+            return Err(OutputError::NotAnIndex { path: self.folder.file(INDEX) }.into());
+        }
         view.map(|view| Event::End(Box::new(view))).ok_or_else(|| EngineError::not_found(self.job))
     }
 

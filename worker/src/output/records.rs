@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::index::{HEADER, RECORD_BYTES, Record, UnknownKind};
+use super::index::{HEADER, InvalidRecord, RECORD_BYTES, Record};
 use super::positioned;
 use crate::job::folder::{Folder, FolderError, INDEX, OUTPUT};
 
@@ -40,7 +40,7 @@ pub enum OutputError {
         /// Which record, counted from 0.
         number: u64,
         /// What is wrong with it.
-        reason: UnknownKind,
+        reason: InvalidRecord,
     },
 }
 
