@@ -73,6 +73,12 @@ impl Base {
         self.path.join(JOBS)
     }
 
+    /// The group of the process that prepared the base, and of its children.
+    #[must_use]
+    pub fn shims(&self) -> PathBuf {
+        self.path.join(SHIMS)
+    }
+
     /// The controllers that jobs cannot have here, each with the reason and what to do.
     #[must_use]
     pub fn unavailable(&self) -> &BTreeMap<Controller, String> {

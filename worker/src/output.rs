@@ -7,6 +7,7 @@ pub mod index;
 mod positioned;
 mod reader;
 mod records;
+pub mod salvage;
 mod seek;
 
 pub use extent::Extent;

@@ -87,6 +87,7 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
         tracing::warn!(%controller, reason, "jobs can't be limited by this controller");
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
+    let spawner = spawner.stay_attached(&shutdown);
     Ok(Engine::new(JobsDir::new(&config.state_dir), spawner, hub, config.output_limit, shutdown))
 }
 

@@ -4,6 +4,7 @@
 //! socket of mode 0600 for the worker, and decides as whom jobs may run. It does not interpret jobs: the shim does.
 //! Restarting the worker does not touch it, and a new spawner finds what an old one left ([`recover`]).
 
+mod children;
 pub mod client;
 mod fork;
 pub mod host;
@@ -72,9 +73,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             shim::run(connection, &spec, &host);
             Ok(())
         }
-        Fate::Recoverer { job, reason } => {
+        Fate::Recoverer { loss } => {
             drop(server);
-            recover::recover(&host, job, &reason);
+            recover::recover(&host, *loss);
             Ok(())
         }
     }

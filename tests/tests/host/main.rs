@@ -20,5 +20,6 @@ mod output_from;
 mod output_limit;
 mod output_volume;
 mod reconnect;
+mod recovery;
 mod roles;
 mod support;

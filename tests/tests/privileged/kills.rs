@@ -167,3 +167,103 @@ async fn of_a_shim_is_told_also_by_a_spawner_that_did_not_start_it() {
     assert_eq!(outcome(&lost).cause(), Cause::Lost);
     assert_gone(&lost, &tree);
 }
+
+/// A job whose worker, spawner and shim were killed at one stroke, and its processes.
+async fn abandoned(setup: &mut Setup, script: &str) -> (Job, Vec<u32>) {
+    let mut client = setup.worker.admin().await;
+    let job = start_until(&mut client, shell(script), "planted").await;
+    let tree = members(&job);
+    let (spawner, shim) = (setup.worker.spawner_pid(), shim_of(setup, &job));
+    setup.worker.signal(Signal::SIGKILL);
+    setup.worker.ended();
+    [spawner, shim].into_iter().for_each(kill_9);
+    until("both are gone", || {
+        [spawner, shim].iter().all(|pid| census::status_line(*pid, "State").is_none()).then_some(())
+    });
+    (job, tree)
+}
+
+/// The line of the log with all these words in it; it comes once.
+fn told(setup: &Setup, words: &[&str]) {
+    let log = setup.worker.log();
+    let lines = log.iter().filter(|line| words.iter().all(|word| line.contains(word)));
+    assert_eq!(lines.count(), 1, "{words:?} in {log:#?}");
+}
+
+#[tokio::test]
+async fn a_group_without_a_folder_is_told_and_ended() {
+    let mut setup = Setup::new().await;
+    let (job, tree) = abandoned(&mut setup, "setsid sleep 1016 & echo planted; exec sleep 1017").await;
+    assert!(!tree.is_empty() && setup.subtree.jobs().len() == 1);
+    std::fs::remove_dir_all(setup.worker.jobs_dir().join(&job.id)).expect("root may");
+    setup.replace_worker();
+    until("the group is gone", || setup.subtree.jobs().is_empty().then_some(()));
+    assert_gone(&job, &tree);
+    told(&setup, &[&job.id, "without a job's folder"]);
+}
+
+#[tokio::test]
+async fn a_folder_without_a_group_is_told_as_lost() {
+    let mut setup = Setup::new().await;
+    let (job, tree) = abandoned(&mut setup, "echo planted; exec sleep 1018").await;
+    std::fs::write(format!("{}/cgroup.kill", job.cgroup), "1").expect("root may");
+    until("the group can be removed", || std::fs::remove_dir(&job.cgroup).ok());
+    setup.replace_worker();
+    let mut client = setup.worker.admin().await;
+    let lost = wait(&mut client, &job.id).await.expect("the job is finished");
+    assert_eq!(outcome(&lost).cause(), Cause::Lost);
+    assert_gone(&lost, &tree);
+    told(&setup, &[&job.id, "a job is lost"]);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_set_aside_leaves_no_process_and_no_group() {
+    let mut setup = Setup::new().await;
+    let (job, tree) = abandoned(&mut setup, "setsid sleep 1019 & echo planted; exec sleep 1020").await;
+    let jobs = setup.worker.jobs_dir();
+    std::fs::write(jobs.join(&job.id).join("state.json"), "").expect("root may");
+    setup.replace_worker();
+    until("the group is gone", || setup.subtree.jobs().is_empty().then_some(()));
+    assert_gone(&job, &tree);
+    let aside = format!(".unreadable.{}.1", job.id);
+    let kept = until("it is set aside", || std::fs::read(jobs.join(&aside).join("output")).ok());
+    assert_eq!(kept, b"planted\n");
+    told(&setup, &[&aside, "is set aside"]);
+}
+
+#[tokio::test]
+async fn a_group_whose_shim_lives_is_left_to_it() {
+    let mut setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let job = start_until(&mut client, shell("echo planted; exec sleep 1021"), "planted").await;
+    let folder = setup.worker.jobs_dir().join(&job.id);
+    let elsewhere = setup.worker.state().path().join("elsewhere");
+    std::fs::rename(&folder, &elsewhere).expect("root may");
+    kill_9(setup.worker.spawner_pid());
+    let line = [job.id.as_str(), "it is left alone"];
+    until("a new spawner has seen it", || {
+        setup.worker.log().iter().any(|log| line.iter().all(|word| log.contains(word))).then_some(())
+    });
+    let main = job.pid.expect("a main process");
+    assert!(census::status_line(main, "State").is_some(), "it lives on");
+    std::fs::rename(&elsewhere, &folder).expect("root may");
+    setup.replace_worker();
+    stop(&mut setup.worker.admin().await, &job.id, None).await;
+}
+
+#[tokio::test]
+async fn of_a_shim_is_told_by_the_successor_of_its_spawner_though_nobody_starts_a_job() {
+    let setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let job =
+        start_until(&mut client, shell("setsid sleep 1022 & echo planted; exec sleep 1023"), "planted").await;
+    let tree = members(&job);
+    let (spawner, shim) = (setup.worker.spawner_pid(), shim_of(&setup, &job));
+    kill(Pid::from_raw(i32::try_from(spawner).expect("a pid")), Signal::SIGSTOP).expect("it runs");
+    kill_9(shim);
+    kill_9(spawner);
+    let lost = wait(&mut client, &job.id).await.expect("the job is finished");
+    assert_eq!(outcome(&lost).cause(), Cause::Lost);
+    assert!(outcome(&lost).reason.contains("was gone when the spawner started"), "{lost:#?}");
+    assert_gone(&lost, &tree);
+}

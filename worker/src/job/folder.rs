@@ -7,16 +7,21 @@
 //! | `output`     | shim, append     | the raw bytes of stdout and stderr in order of arrival          |
 //! | `index`      | shim, append     | whose bytes they are and when they came ([`crate::output::index`]) |
 //! | `control`    | FIFO, shim reads | one-line requests ([`crate::shim::control`])                    |
-//! | `lock`       | flock by the shim | held: the shim lives                                            |
+//! | `lock`       | flock by the shim | held: the shim lives; in it, the pid of who last held it        |
 //!
 //! Names that end in `.new` do not last: a file about to be renamed, or the space set aside for the outcome.
+//!
+//! `spec.json` and `state.json` say by which version of the format they were written. Older ones are read as they are;
+//! of a newer one nothing is known, so it is left alone.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _};
 
+use super::spec::FORMAT_VERSION;
 use super::{JobId, Spec, State};
 
 /// The file of [`Spec`].
@@ -65,6 +70,22 @@ pub enum FolderError {
         /// Where and why.
         reason: serde_json::Error,
     },
+    /// A newer build has written the file.
+    #[error(
+        "{path} is of format version {version}, written by a newer jobworker; this one reads up to {FORMAT_VERSION}"
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The writer's [`FORMAT_VERSION`].
+        version: u64,
+    },
+}
+
+/// What a file of any version says of itself.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
 }
 
 impl JobsDir {
@@ -118,9 +139,14 @@ impl Folder {
     /// What was asked; `None` when there is no such job (or not yet).
     ///
     /// # Errors
-    /// When the file can't be read, or understood.
+    /// When the file can't be read, or understood, or is another job's.
     pub fn spec(&self) -> Result<Option<Spec>, FolderError> {
-        self.read_json(SPEC)
+        let Some(spec) = self.read_json::<Spec>(SPEC)? else { return Ok(None) };
+        if self.path.file_name().is_none_or(|name| *name != *spec.id.to_string()) {
+            let reason = serde_json::Error::custom(format!("it is of job {}", spec.id));
+            return Err(FolderError::Malformed { path: self.file(SPEC), reason });
+        }
+        Ok(Some(spec))
     }
 
     /// How the job is; `None` while it is starting.
@@ -131,14 +157,42 @@ impl Folder {
         self.read_json(STATE)
     }
 
+    /// The pid of whoever held the lock last, be it held or not; `None` where the file does not say: early
+    /// builds left it empty.
+    pub fn last_writer(&self) -> Option<i32> {
+        let mut text = String::new();
+        File::open(self.file(LOCK)).ok()?.take(32).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok().filter(|pid| *pid > 0)
+    }
+
+    /// How long `output` is now, whatever the index makes of it; 0 where there is none.
+    ///
+    /// # Errors
+    /// When the file can't be examined.
+    pub fn output_length_bytes(&self) -> Result<u64, FolderError> {
+        match fs::metadata(self.file(OUTPUT)) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(reason) => Err(FolderError::Io { operation: "examine", path: self.file(OUTPUT), reason }),
+        }
+    }
+
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FolderError> {
         let path = self.file(name);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|reason| FolderError::Malformed { path, reason }),
+            Ok(bytes) => parse(&path, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(reason) => Err(FolderError::Io { operation: "read", path, reason }),
         }
     }
+}
+
+/// The version first: what a newer build writes may not even look like what this one expects.
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, FolderError> {
+    let malformed = |reason| FolderError::Malformed { path: path.to_owned(), reason };
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+    if version > u64::from(FORMAT_VERSION) {
+        return Err(FolderError::Newer { path: path.to_owned(), version });
+    }
+    serde_json::from_slice(bytes).map_err(malformed)
 }

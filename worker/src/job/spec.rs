@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ByteStr, JobId};
 
-/// The version of `spec.json` and `state.json` that this build writes.
+/// The version of `spec.json` and `state.json` that this build writes. It reads this one and all older ones: what was
+/// not there in those has a default.
 pub const FORMAT_VERSION: u32 = 2;
 
 /// A job's specification; written once, before anything else of the job exists.

@@ -6,12 +6,13 @@
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::OutputError;
 use super::hub::{Change, Hub, Watch};
 use super::index::Kind;
 use super::reader::{Piece, Reader};
 use crate::job::JobId;
 use crate::job::engine::{EngineError, blocking};
-use crate::job::folder::Folder;
+use crate::job::folder::{Folder, INDEX};
 use crate::job::view::JobView;
 
 pub use super::reader::{Gap, GapReason};
@@ -141,7 +142,15 @@ impl Follower {
 
     async fn end(&self) -> Result<Event, EngineError> {
         let folder = self.folder.clone();
-        let view = blocking(move || JobView::read(&folder)).await?;
+        let (view, length) = blocking(move || {
+            let view = JobView::read(&folder)?;
+            Ok::<_, EngineError>((view, folder.output_length_bytes()?))
+        })
+        .await?;
+        // Nothing was read of what is there.
+        if self.reader.is_none() && length > 0 {
+            return Err(OutputError::NotAnIndex { path: self.folder.file(INDEX) }.into());
+        }
         view.map(|view| Event::End(Box::new(view))).ok_or_else(|| EngineError::not_found(self.job))
     }
 

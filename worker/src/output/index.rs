@@ -120,9 +120,21 @@ impl Kept {
 
 /// Bytes that are no record.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an index record has kind {kind}; known are 1 (stdout), 2 (stderr) and 3 (gap)")]
-pub struct UnknownKind {
-    kind: u8,
+pub enum InvalidRecord {
+    /// A kind that this build does not know.
+    #[error("an index record has kind {kind}; known are 1 (stdout), 2 (stderr) and 3 (gap)")]
+    Kind {
+        /// Its number.
+        kind: u8,
+    },
+    /// No output is that long.
+    #[error("an index record of {length} bytes begins at offset {offset}")]
+    Offset {
+        /// Where it would begin.
+        offset: u64,
+        /// How long it would be.
+        length: u32,
+    },
 }
 
 impl Record {
@@ -142,17 +154,21 @@ impl Record {
     }
 
     /// # Errors
-    /// When the kind is none that this build knows.
-    pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Result<Self, UnknownKind> {
+    /// When the kind is none that this build knows, or its end is none that a file can have.
+    pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Result<Self, InvalidRecord> {
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let kind = match bytes[20] {
             1 => Kind::Stdout,
             2 => Kind::Stderr,
             3 => Kind::Gap,
-            kind => return Err(UnknownKind { kind }),
+            kind => return Err(InvalidRecord::Kind { kind }),
         };
         let length = u32::from_le_bytes(bytes[16..20].try_into().expect("4 bytes"));
-        Ok(Self { offset: word(0), time_unix_usec: word(8), length, kind })
+        let offset = word(0);
+        if offset.checked_add(u64::from(length)).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(InvalidRecord::Offset { offset, length });
+        }
+        Ok(Self { offset, time_unix_usec: word(8), length, kind })
     }
 }
 
@@ -164,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_reads_back_as_written(offset: u64, time_unix_usec: u64, length: u32, kind in 1u8..=3) {
+        fn a_record_reads_back_as_written(offset in 0..1u64 << 62, time_unix_usec: u64, length: u32, kind in 1u8..=3) {
             let kind = [Kind::Stdout, Kind::Stderr, Kind::Gap][usize::from(kind) - 1];
             let record = Record { offset, time_unix_usec, length, kind };
             prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
@@ -173,7 +189,12 @@ mod tests {
         #[test]
         fn any_bytes_are_a_record_or_an_error(bytes: [u8; RECORD_BYTES]) {
             let known = (1..=3).contains(&bytes[20]);
-            prop_assert_eq!(Record::decode(&bytes).is_ok(), known);
+            match Record::decode(&bytes) {
+                // It has an end.
+                Ok(record) => prop_assert!(known && record.end() >= record.offset),
+                Err(InvalidRecord::Kind { .. }) => prop_assert!(!known),
+                Err(InvalidRecord::Offset { offset, .. }) => prop_assert!(offset > i64::MAX.cast_unsigned() - u64::from(u32::MAX)),
+            }
         }
     }
 

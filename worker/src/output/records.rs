@@ -9,7 +9,7 @@ use std::thread;
 
 use bytes::BytesMut;
 
-use super::index::{KEPT_AT, Kept, RECORD_BYTES, Record, UnknownKind, Version};
+use super::index::{InvalidRecord, KEPT_AT, Kept, RECORD_BYTES, Record, Version};
 use super::positioned;
 use crate::job::folder::{Folder, FolderError, INDEX, OUTPUT};
 
@@ -60,7 +60,7 @@ pub enum OutputError {
         /// Which record, counted from 0.
         number: u64,
         /// What is wrong with it.
-        reason: UnknownKind,
+        reason: InvalidRecord,
     },
 }
 

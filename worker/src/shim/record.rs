@@ -1,8 +1,11 @@
 //! The writing side of a job's folder. Only its shim has one, and the spawner for a job whose shim died.
+//!
+//! Whoever holds the folder's `lock` is that one writer. Its pid stands in the file, so that a spawner which has just
+//! started knows whom to watch.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, posix_fallocate, renameat2};
@@ -35,7 +38,7 @@ pub struct JobFolder {
     path: PathBuf,
     readers: Readers,
     /// Locked as long as this lives.
-    lock: File,
+    _lock: File,
 }
 
 impl JobFolder {
@@ -47,8 +50,8 @@ impl JobFolder {
     pub fn create(path: &Path, readers: Readers, spec: &Spec) -> io::Result<Self> {
         let hidden = path.with_file_name(format!("{UNBORN}{}.{}", spec.id, std::process::id()));
         DirBuilder::new().mode(0o700).create(&hidden)?;
-        let lock = create(&hidden.join(LOCK), readers).inspect_err(|_| remove_folder(&hidden))?;
-        let filled = Self { path: hidden.clone(), readers, lock };
+        let lock = create_lock(&hidden, readers).inspect_err(|_| remove_folder(&hidden))?;
+        let filled = Self { path: hidden.clone(), readers, _lock: lock };
         let made = filled.fill(spec).and_then(|()| rename_new(&hidden, path));
         match made {
             Ok(()) => Ok(Self { path: path.to_owned(), ..filled }),
@@ -60,7 +63,6 @@ impl JobFolder {
     }
 
     fn fill(&self, spec: &Spec) -> io::Result<()> {
-        self.lock.try_lock()?;
         let control = self.path.join(CONTROL);
         mkfifo(&control, Mode::S_IRUSR | Mode::S_IWUSR)?;
         self.readers.admit(&control, 0o660)?;
@@ -68,20 +70,54 @@ impl JobFolder {
         self.readers.admit(&self.path, 0o750)
     }
 
-    /// Takes over the folder of a shim that died; `None` when it lives.
+    /// Takes over the folder of a shim that died; `None` when it lives, or somebody else was faster.
     ///
     /// # Errors
     /// When the lock can't be opened or tried.
     pub fn take_over(path: &Path, readers: Readers) -> io::Result<Option<Self>> {
-        let lock = match OpenOptions::new().read(true).write(true).open(path.join(LOCK)) {
-            // A shim that died before it made the lock.
+        let lock = match open_lock(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path.join(LOCK), readers)?,
             other => other?,
         };
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { path: path.to_owned(), readers, lock })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // The folder may have been removed in between, and the lock with it.
+        let held = lock.metadata()?;
+        let named = match fs::metadata(path.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
+            return Ok(None);
+        }
+        // Whom to watch, for the next spawner. A disk that does not take it now takes no outcome either.
+        let _ = write_pid(&lock);
+        Ok(Some(Self { path: path.to_owned(), readers, _lock: lock }))
+    }
+
+    /// Whether somebody holds the lock of a folder.
+    ///
+    /// # Errors
+    /// When the lock can't be opened or tried.
+    pub fn is_held(path: &Path) -> io::Result<bool> {
+        match File::open(path.join(LOCK))?.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
             Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Waits until nobody holds the lock of a folder, or the folder is gone.
+    ///
+    /// # Errors
+    /// When the lock can't be opened or waited for.
+    pub fn wait_until_free(path: &Path) -> io::Result<()> {
+        match open_lock(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            lock => lock?.lock(),
         }
     }
 
@@ -170,6 +206,30 @@ impl Readers {
     }
 }
 
+/// A lock that is held, and says by whom, before it is there under its name.
+fn create_lock(folder: &Path, readers: Readers) -> io::Result<File> {
+    let new = folder.join(format!("{LOCK}.new"));
+    let lock = create(&new, readers)?;
+    lock.try_lock()?;
+    write_pid(&lock)?;
+    rename_new(&new, &folder.join(LOCK))?;
+    Ok(lock)
+}
+
+/// For reading only where the disk is read-only: it can be held all the same.
+fn open_lock(folder: &Path) -> io::Result<File> {
+    let path = folder.join(LOCK);
+    match OpenOptions::new().read(true).write(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+        other => other,
+    }
+}
+
+/// Always as long, so that another's pid can be written over it without new space.
+fn write_pid(lock: &File) -> io::Result<()> {
+    lock.write_all_at(format!("{:>10}\n", std::process::id()).as_bytes(), 0)
+}
+
 fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
@@ -183,7 +243,10 @@ fn create(path: &Path, readers: Readers) -> io::Result<File> {
 }
 
 /// Never in place of another: then it fails with [`io::ErrorKind::AlreadyExists`].
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// That, or what renameat2(2) says.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
 }
 

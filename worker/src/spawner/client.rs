@@ -1,10 +1,12 @@
 //! The worker's side of the spawner's socket.
 
+mod keeper;
 mod launch;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::protocol::{Attached, MAX_LINE_BYTES, Request, StartReply};
 use crate::config::log;
@@ -41,6 +44,13 @@ pub struct Settings {
 
 /// A way to the spawner. Attached to it for as long as this lives, and anew when a new spawner has taken its place.
 pub struct SpawnerClient {
+    shared: Arc<Shared>,
+    /// Ends the task that stays attached.
+    _keeper: Option<DropGuard>,
+}
+
+/// What those who start jobs and the [`keeper`] have in common.
+struct Shared {
     socket: PathBuf,
     /// How to start one where none is; none: a service manager does.
     own: Option<Settings>,
@@ -85,9 +95,7 @@ impl SpawnerClient {
     /// # Errors
     /// When it can't be reached.
     pub async fn attach(socket: &Path) -> Result<(Self, Attached), SpawnerError> {
-        let client = Self { socket: socket.to_owned(), own: None, attachment: Mutex::default() };
-        let attached = client.attach_now().await?;
-        Ok((client, attached))
+        Self::new(Shared { socket: socket.to_owned(), own: None, attachment: Mutex::default() }).await
     }
 
     /// Attaches to the spawner that listens on the socket; where none does, starts one that lives as long as a worker
@@ -96,10 +104,23 @@ impl SpawnerClient {
     /// # Errors
     /// When it can't be reached, or started.
     pub async fn connect_or_start(settings: Settings) -> Result<(Self, Attached), SpawnerError> {
-        let client =
-            Self { socket: settings.socket.clone(), own: Some(settings), attachment: Mutex::default() };
-        let attached = client.attach_now().await?;
-        Ok((client, attached))
+        let socket = settings.socket.clone();
+        Self::new(Shared { socket, own: Some(settings), attachment: Mutex::default() }).await
+    }
+
+    async fn new(shared: Shared) -> Result<(Self, Attached), SpawnerError> {
+        let attached = shared.attach_now().await?;
+        Ok((Self { shared: Arc::new(shared), _keeper: None }, attached))
+    }
+
+    /// From now on a spawner that goes is followed by another at once, as far as that is ours to do, or attached to as
+    /// soon as it is there. Until `shutdown`: a worker that goes down needs none.
+    #[must_use]
+    pub fn stay_attached(self, shutdown: &CancellationToken) -> Self {
+        let until = shutdown.child_token();
+        let keep = keeper::keep(Arc::clone(&self.shared));
+        tokio::spawn(until.clone().run_until_cancelled_owned(keep));
+        Self { _keeper: Some(until.drop_guard()), ..self }
     }
 
     /// Asks for a job. Returns when its command has been executed, or could not be.
@@ -107,24 +128,35 @@ impl SpawnerClient {
     /// # Errors
     /// When the spawner can't be reached or gives no answer. Then the job may run all the same: its folder tells.
     pub async fn start(&self, spec: &Spec) -> Result<StartReply, SpawnerError> {
-        self.ensure_attached().await?;
+        let shared = &self.shared;
+        shared.ensure_attached().await?;
         let request = Request::Start(Box::new(spec.clone()));
-        let answer = match self.ask(&request).await {
+        let answer = match shared.ask(&request).await {
             // It has gone since, and nothing was sent.
             Err(SpawnerError::Connect { reason, .. }) if nobody_listens(&reason) => {
-                self.attach_now().await?;
-                self.ask(&request).await
+                shared.attach_now().await?;
+                shared.ask(&request).await
             }
             answer => answer,
         };
         let (reply, _connection) = answer?;
         Ok(reply)
     }
+}
+
+impl Shared {
+    /// Returns once there is no attachment, or another one than there was.
+    async fn gone(&self) {
+        let gone = self.attachment.lock().await.as_ref().map(|attachment| attachment.gone.clone());
+        if let Some(gone) = gone {
+            gone.cancelled().await;
+        }
+    }
 
     /// A spawner that went away has a successor, or gets one.
     async fn ensure_attached(&self) -> Result<(), SpawnerError> {
         let mut attachment = self.attachment.lock().await;
-        if attachment.as_ref().is_none_or(|attachment| attachment.watcher.is_finished()) {
+        if attachment.as_ref().is_none_or(|attachment| attachment.gone.is_cancelled()) {
             *attachment = Some(self.new_attachment().await?.0);
         }
         Ok(())
@@ -192,17 +224,22 @@ async fn exchange<A: DeserializeOwned>(
 
 /// The connection that shows the spawner that a worker is there, and the worker that the spawner is.
 struct Attachment {
+    /// Cancelled once the spawner has gone, or another attachment has taken this one's place.
+    gone: CancellationToken,
     watcher: JoinHandle<()>,
 }
 
 impl Attachment {
     fn new(mut connection: UnixStream, socket: PathBuf) -> Self {
+        let gone = CancellationToken::new();
+        let tell = gone.clone().drop_guard();
         let watcher = tokio::spawn(async move {
+            let _tell = tell;
             // The spawner says nothing more: whatever can be read is its end.
             let _ = connection.read_u8().await;
             tracing::warn!(socket = %socket.display(), "the spawner is gone; running jobs live on under their shims");
         });
-        Self { watcher }
+        Self { gone, watcher }
     }
 }
 

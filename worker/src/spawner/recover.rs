@@ -1,22 +1,50 @@
 //! What is left of a shim that died: its job's processes are killed, its group is removed, and the job is told as
 //! lost. A job that had not got as far as `running` was never told of, and leaves nothing.
+//!
+//! ```text
+//!                      lock held ───────────▶ adopted: watched until its shim has ended, then looked at again
+//!                     │
+//!  a folder, looked at ┼─ ended, or newer ──▶ left as it is
+//!                     │
+//!                     ├─ malformed ─────────▶ set aside            ┐ group killed and removed;
+//!                     ├─ starting ──────────▶ removed              ├ what can't be done yet is
+//!                     └─ running, stopping ─▶ recorded as lost     ┘ tried again every second
+//! ```
+//! A new spawner looks at every folder before it says that it is ready ([`scan`]), and leaves to recoverers, which are
+//! forked like shims, what takes long ([`recover`]).
 
-use std::fs;
+mod group;
+mod unborn;
+mod unreadable;
+
+use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use jobworker_limits::{Group, Usage};
+use jobworker_limits::Usage;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use self::group::Groups;
+use self::unreadable::Told;
 use super::host::Host;
-use crate::job::folder::Folder;
+use crate::job::folder::{Folder, FolderError};
 use crate::job::state::Finished;
 use crate::job::{JobId, Outcome, Phase, State};
+use crate::output::salvage::salvage;
 use crate::shim::clock;
-use crate::shim::record::{JobFolder, UNBORN};
+use crate::shim::record::JobFolder;
 
-/// How long a killed group may take to become empty.
+/// How long a new spawner clears up by itself before it is ready; recoverers do the rest.
+const SCAN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a killed group may take to become empty before that is told.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often what could not be done is tried again.
+pub const RETRY: Duration = Duration::from_secs(1);
 
 /// A shim that an earlier spawner left, alive.
 pub struct Orphan {
@@ -26,142 +54,269 @@ pub struct Orphan {
     pub pidfd: OwnedFd,
 }
 
-/// Looks through all folders and groups, as a new spawner does. Returns the shims that live.
-pub fn scan(host: &Host) -> Vec<Orphan> {
-    remove_unborn(host);
-    let mut orphans = Vec::new();
+/// What is to be cleared up.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    what: Subject,
+    /// For people: what is known of it.
+    reason: String,
+    /// What the job's group had used, once that was read and the group removed.
+    usage: Option<Usage>,
+}
+
+#[derive(Clone, Debug)]
+enum Subject {
+    /// A job whose shim is gone.
+    Job(JobId),
+    /// A group that no folder tells of, by its name.
+    Group(String),
+}
+
+/// What a new spawner has found and not dealt with.
+#[derive(Default)]
+pub struct Found {
+    /// To be watched over.
+    pub orphans: Vec<Orphan>,
+    /// To be given to recoverers.
+    pub losses: Vec<Loss>,
+}
+
+/// What one attempt has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Recovered {
+    /// All is done that can be.
+    Done,
+    /// The shim lives, or another recoverer is at work.
+    Held,
+    /// It has to be tried again, and why.
+    NotYet(String),
+}
+
+impl Loss {
+    /// Of a job, by the death of its shim.
+    pub fn of(job: JobId, reason: String) -> Self {
+        Self { what: Subject::Job(job), reason, usage: None }
+    }
+}
+
+/// Looks through all folders and groups, as a new spawner does.
+pub fn scan(host: &Host) -> Found {
+    let until = Instant::now() + SCAN_PATIENCE;
+    unborn::remove(host);
+    let mut found = Found::default();
     let ids = host.jobs.ids().unwrap_or_else(|error| {
         tracing::error!(%error, "can't look for jobs that were left behind");
         Vec::new()
     });
     for job in ids {
-        if !ended(&host.jobs.folder(job)) {
-            // Pinned before the look at the lock: a shim that holds it then is the one that is pinned.
-            let pidfd = shim(&host.jobs.folder(job));
-            let recovered = recover(host, job, "its shim was gone when the spawner started");
-            orphans
-                .extend(pidfd.filter(|_| recovered == Recovered::Alive).map(|pidfd| Orphan { job, pidfd }));
+        let folder = host.jobs.folder(job);
+        match Told::by(&folder) {
+            Told::Ended => {}
+            Told::Newer(error) => tracing::warn!(%error, "a job's folder is left as it is"),
+            _ => look_at(host, &folder, job, until, &mut found),
         }
     }
-    end_strangers(host);
-    orphans
+    for name in group::strangers(host) {
+        let stranger = Loss {
+            what: Subject::Group(name),
+            reason: "no job's folder tells of it".to_owned(),
+            usage: None,
+        };
+        settle(host, stranger, until, &mut found);
+    }
+    found
 }
 
-/// The shim that a folder names, if there is such a process.
-fn shim(folder: &Folder) -> Option<OwnedFd> {
-    let shim_pid = folder.state().ok()??.shim_pid;
-    pidfd_open(Pid::from_raw(shim_pid)?, PidfdFlags::empty()).ok()
-}
-
-/// Ends the groups that no folder tells of.
-fn end_strangers(host: &Host) {
-    let Some(base) = &host.base else { return };
-    let groups = base.leftover_groups().unwrap_or_else(|error| {
-        tracing::error!(%error, "can't look for groups that were left behind");
-        Vec::new()
-    });
-    for name in groups {
-        let known = name.parse().is_ok_and(|job| host.jobs.folder(job).path().exists());
-        if !known {
-            tracing::warn!(group = name, "a group without a job's folder is killed and removed");
-            end_group(host, &name);
+fn look_at(host: &Host, folder: &Folder, job: JobId, until: Instant, found: &mut Found) {
+    // Pinned before the look at the lock: a shim that holds it then is the one that is pinned.
+    let pid = shim_pid(folder);
+    let pidfd = pid.and_then(Pid::from_raw).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    if JobFolder::is_held(folder.path()).unwrap_or(false) {
+        match pidfd.filter(|_| shim_pid(folder) == pid) {
+            Some(pidfd) => found.orphans.push(Orphan { job, pidfd }),
+            // A recoverer waits for whoever it is.
+            None => found
+                .losses
+                .push(Loss::of(job, "its shim, left by an earlier spawner, was killed".to_owned())),
         }
+        return;
+    }
+    settle(host, Loss::of(job, "its shim was gone when the spawner started".to_owned()), until, found);
+}
+
+/// The shim that a folder names. Its lock says so before its state does; early builds left the lock empty.
+fn shim_pid(folder: &Folder) -> Option<i32> {
+    folder.last_writer().or_else(|| Some(folder.state().ok()??.shim_pid))
+}
+
+/// At once, if there is time.
+fn settle(host: &Host, mut loss: Loss, until: Instant, found: &mut Found) {
+    if Instant::now() < until {
+        match loss.attempt(host, until) {
+            Recovered::Done => return,
+            Recovered::Held => {}
+            Recovered::NotYet(why) => tracing::warn!("{why}; this is tried again every second"),
+        }
+    }
+    found.losses.push(loss);
+}
+
+/// Clears up after one shim, in a process of its own, however long that takes. Nothing is done while the shim lives.
+pub fn recover(host: &Host, mut loss: Loss) {
+    // Blocked in the spawner, who reads them from a descriptor.
+    let mut asked_to_end = SigSet::empty();
+    asked_to_end.add(Signal::SIGTERM);
+    asked_to_end.add(Signal::SIGINT);
+    let _ = asked_to_end.thread_unblock();
+    let mut told = String::new();
+    loop {
+        match loss.attempt(host, Instant::now() + PATIENCE) {
+            Recovered::Done => return,
+            Recovered::Held => match loss.wait_until_free(host) {
+                Ok(()) => continue,
+                Err(error) => tracing::warn!(%error, "can't wait for the end of a job's shim"),
+            },
+            Recovered::NotYet(why) if why != told => {
+                tracing::error!("{why}; this is tried again every second");
+                told = why;
+            }
+            Recovered::NotYet(_) => {}
+        }
+        thread::sleep(RETRY);
     }
 }
 
-/// A folder that was never given its job's name, of a shim that is gone.
-fn remove_unborn(host: &Host) {
-    let entries = fs::read_dir(host.jobs.path()).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        let unborn =
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(UNBORN));
-        if !unborn {
-            continue;
+impl Loss {
+    fn wait_until_free(&self, host: &Host) -> io::Result<()> {
+        match &self.what {
+            Subject::Job(job) => JobFolder::wait_until_free(host.jobs.folder(*job).path()),
+            Subject::Group(_) => Ok(()),
         }
-        match JobFolder::take_over(&path, host.readers) {
-            Ok(Some(folder)) => folder.remove(),
+    }
+
+    /// Once. A group has until then to become empty.
+    fn attempt(&mut self, host: &Host, until: Instant) -> Recovered {
+        let groups = Groups { host, until };
+        let job = match &self.what {
+            Subject::Job(job) => *job,
+            Subject::Group(name) => {
+                return groups.end_named(name).map_or_else(Recovered::NotYet, |_usage| Recovered::Done);
+            }
+        };
+        let folder = host.jobs.folder(job);
+        let writer = match self.take_over(host, &folder) {
+            Ok(writer) => writer,
+            Err(recovered) => return recovered,
+        };
+        // Looked at under the lock: a shim may have written an outcome before it let go.
+        let told = Told::by(&folder);
+        if matches!(told, Told::Ended | Told::Newer(_)) {
+            return Recovered::Done;
+        }
+        match groups.end(job, told.state()) {
             Ok(None) => {}
+            Ok(usage) => self.usage = usage,
+            Err(why) => return Recovered::NotYet(why),
+        }
+        match told {
+            Told::Unfinished(state) => self.record(host, &writer, &folder, *state),
+            Told::Starting => {
+                tracing::warn!(%job, "a job that was never started is removed");
+                writer.remove();
+                Recovered::Done
+            }
+            Told::Malformed(reason) => {
+                unreadable::set_aside(host, job, &reason);
+                Recovered::Done
+            }
+            Told::Unclear(error) => {
+                tracing::error!(%job, %error, "a job's folder can't be read; it stays as it is");
+                Recovered::Done
+            }
+            Told::Ended | Told::Newer(_) => Recovered::Done,
+        }
+    }
+
+    fn take_over(&self, host: &Host, folder: &Folder) -> Result<JobFolder, Recovered> {
+        match Told::by(folder) {
+            Told::Ended => return Err(Recovered::Done),
+            Told::Newer(error) => {
+                tracing::warn!(%error, "a job's folder is left as it is");
+                return Err(Recovered::Done);
+            }
+            _ if matches!(folder.path().try_exists(), Ok(false)) => return Err(Recovered::Done),
+            _ => {}
+        }
+        match JobFolder::take_over(folder.path(), host.readers) {
+            Ok(Some(writer)) => Ok(writer),
+            Ok(None) => Err(Recovered::Held),
+            Err(error) if will_pass(&error) => {
+                let folder = folder.path().display();
+                Err(Recovered::NotYet(format!("can't take over {folder}, whose shim is gone: {error}")))
+            }
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "can't clear up after a shim that is gone");
+                let folder = folder.path().display();
+                tracing::error!(%folder, %error, "can't take over a job's folder; it stays as it is");
+                Err(Recovered::Done)
+            }
+        }
+    }
+
+    fn record(&mut self, host: &Host, writer: &JobFolder, folder: &Folder, mut state: State) -> Recovered {
+        let is_of_this_boot = state.boot_id == host.boot_id;
+        if !is_of_this_boot {
+            salvage_output(folder);
+        }
+        let reason = match (is_of_this_boot, &state.cgroup) {
+            (false, _) => "the host was restarted".to_owned(),
+            (true, Some(_)) => self.reason.clone(),
+            // Never pretend: the main process died with its shim, its descendants can't be found.
+            (true, None) => {
+                format!("{}; it had no group, so processes that it started may still run", self.reason)
+            }
+        };
+        let (outcome, usage) =
+            (Outcome::Lost { reason: reason.clone() }, self.usage.clone().unwrap_or_default());
+        let finished = Finished {
+            outcome,
+            at_unix_usec: clock::unix_usec(),
+            usage,
+            output_bytes: None,
+            output_lost_bytes: 0,
+        };
+        state.phase = Phase::Finished(Box::new(finished));
+        let folder = folder.path().display();
+        match writer.write_state(&state) {
+            Ok(()) => {
+                tracing::error!(%folder, reason, "a job is lost");
+                Recovered::Done
+            }
+            Err(error) => {
+                Recovered::NotYet(format!("can't record in {folder} that the job is lost: {error}"))
             }
         }
     }
 }
 
-fn ended(folder: &Folder) -> bool {
-    matches!(folder.state(), Ok(Some(state)) if state.finished().is_some())
-}
-
-/// What [`recover`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovered {
-    /// The shim lives: nothing was to be done.
-    Alive,
-    /// It does not: what could be done is done.
-    Gone,
-}
-
-/// Clears up after one shim, unless it lives.
-pub fn recover(host: &Host, job: JobId, reason: &str) -> Recovered {
-    let folder = host.jobs.folder(job);
-    if !folder.path().exists() || ended(&folder) {
-        return Recovered::Gone;
-    }
-    let writer = match JobFolder::take_over(folder.path(), host.readers) {
-        Ok(Some(writer)) => writer,
-        Ok(None) => return Recovered::Alive,
-        Err(error) => {
-            tracing::error!(%job, %error, "can't take over the folder of a job whose shim is gone");
-            return Recovered::Gone;
+/// Best effort: what can't be mended now, the readers will find.
+fn salvage_output(folder: &Folder) {
+    let path = folder.path().display();
+    match salvage(folder) {
+        Ok(cut) if cut.index_bytes == 0 && cut.output_bytes == 0 => {}
+        Ok(cut) => {
+            let (index_bytes, output_bytes) = (cut.index_bytes, cut.output_bytes);
+            tracing::warn!(folder = %path, index_bytes, output_bytes, "cut off what the host's crash left of no use");
         }
-    };
-    let usage = end_group(host, &job.to_string());
-    match folder.state() {
-        Ok(Some(state)) => record_lost(&writer, &folder, state, usage, reason),
-        Ok(None) => {
-            tracing::warn!(%job, "a job that was never started is removed");
-            writer.remove();
-        }
-        Err(error) => tracing::error!(%job, %error, "a job's state can't be read"),
-    }
-    Recovered::Gone
-}
-
-fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usage, reason: &str) {
-    // Never pretend: the main process died with its shim, its descendants can't be found.
-    let reason = match state.cgroup {
-        Some(_) => reason.to_owned(),
-        None => format!("{reason}; it had no group, so processes that it started may still run"),
-    };
-    let outcome = Outcome::Lost { reason: reason.clone() };
-    let finished = Finished {
-        outcome,
-        at_unix_usec: clock::unix_usec(),
-        usage,
-        output_bytes: None,
-        output_lost_bytes: 0,
-    };
-    state.phase = Phase::Finished(Box::new(finished));
-    let folder = folder.path().display();
-    match writer.write_state(&state) {
-        Ok(()) => tracing::error!(%folder, reason, "a job is lost"),
-        Err(error) => tracing::error!(%folder, %error, "can't record that a job is lost"),
+        Err(error) => tracing::warn!(folder = %path, %error, "can't mend the index of a job's output"),
     }
 }
 
-/// Kills and removes a group, if it is there. Returns what it had used.
-fn end_group(host: &Host, name: &str) -> Usage {
-    let Some(base) = &host.base else { return Usage::default() };
-    let Some(path) = base.group(name).ok().filter(|path| path.exists()) else { return Usage::default() };
-    let ended = Group::open(&path).and_then(|group| {
-        group.kill()?;
-        group.wait_empty(PATIENCE)?;
-        let usage = group.usage()?;
-        group.remove()?;
-        Ok(usage)
-    });
-    ended.unwrap_or_else(|error| {
-        tracing::error!(group = %path.display(), %error, "can't end a group that was left behind");
-        Usage::default()
-    })
+/// Whether an error says that the host lacks something now.
+fn will_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let lacks = [StorageFull, QuotaExceeded, ReadOnlyFilesystem, OutOfMemory].contains(&error.kind());
+    lacks || [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,8 @@
 //! The spawner's loop: connections, requests, children. It never waits for any one of them.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,17 +13,17 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, Pid, Uid, chown};
+use nix::unistd::{ForkResult, Uid, chown};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
-use rustix::process::WaitOptions;
 
+use super::children::Children;
 use super::fork::fork;
 use super::host::Host;
 use super::pending::Pending;
 use super::protocol::{Attached, Request};
-use super::recover::Orphan;
-use crate::job::{JobId, Spec};
+use super::recover::{Found, Loss};
+use crate::job::Spec;
 
 /// How long a request may take to arrive, and a first worker to attach.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,7 +35,7 @@ pub(super) enum Fate {
     /// It is a child now, to be the shim of this job.
     Shim { connection: UnixStream, spec: Box<Spec> },
     /// It is a child now, to clear up after a shim that died.
-    Recoverer { job: JobId, reason: String },
+    Recoverer { loss: Box<Loss> },
 }
 
 /// What the spawner holds open.
@@ -48,9 +47,7 @@ pub(super) struct Server {
     signals: SignalFd,
     pending: Vec<Pending>,
     attached: Vec<UnixStream>,
-    shims: HashMap<i32, JobId>,
-    /// Not our children, so no SIGCHLD tells of their end.
-    orphans: Vec<Orphan>,
+    children: Children,
     idle_since: Option<Instant>,
     exit_when_idle: bool,
 }
@@ -83,8 +80,7 @@ impl Server {
             signals,
             pending: Vec::new(),
             attached: Vec::new(),
-            shims: HashMap::new(),
-            orphans: Vec::new(),
+            children: Children::default(),
             idle_since: Some(Instant::now()),
             exit_when_idle,
         })
@@ -96,20 +92,22 @@ impl Server {
         }
     }
 
-    /// Watches over shims that an earlier spawner left.
-    pub(super) fn adopt(&mut self, orphans: Vec<Orphan>) {
-        self.orphans = orphans;
+    /// Takes over what an earlier spawner left.
+    pub(super) fn adopt(&mut self, found: Found) {
+        self.children.adopt(found);
     }
 
     /// Until there is another fate for this process.
     pub(super) fn serve(&mut self, host: &Host) -> io::Result<Fate> {
         loop {
             self.wait();
-            if let Some(fate) = self.read_signals()? {
-                return Ok(fate);
+            if self.is_asked_to_end()? {
+                tracing::info!("asked to end; jobs go on under their shims");
+                return Ok(Fate::End);
             }
-            if let Some(fate) = self.forget_ended_orphans() {
-                return Ok(fate);
+            self.children.collect();
+            if let Some(loss) = self.children.fork_recoverers(fork_or_tell) {
+                return Ok(Fate::Recoverer { loss: Box::new(loss) });
             }
             self.accept(host);
             self.forget_gone_workers();
@@ -126,10 +124,10 @@ impl Server {
     fn wait(&self) {
         let fds = [self.listener.as_fd(), self.signals.as_fd()];
         let connections = self.pending.iter().map(|p| &p.connection).chain(&self.attached);
-        let orphans = self.orphans.iter().map(|orphan| orphan.pidfd.as_fd());
-        let all = fds.into_iter().chain(connections.map(AsFd::as_fd)).chain(orphans);
+        let all = fds.into_iter().chain(connections.map(AsFd::as_fd)).chain(self.children.fds());
         let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let until = self.pending.iter().map(|p| p.until).chain(self.idle_until()).min();
+        let requests = self.pending.iter().map(|p| p.until);
+        let until = requests.chain(self.idle_until()).chain(self.children.due_at()).min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             let left = until.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
@@ -140,60 +138,22 @@ impl Server {
 
     /// A worker that starts its own spawner attaches at once; one that never does is gone.
     fn idle_until(&self) -> Option<Instant> {
-        let waiting = self.exit_when_idle && self.attached.is_empty() && !self.has_jobs();
+        let waiting = self.exit_when_idle && self.attached.is_empty() && self.children.is_empty();
         self.idle_since.filter(|_| waiting).map(|since| since + PATIENCE)
     }
 
     fn is_idle(&self) -> bool {
-        let nobody = self.attached.is_empty() && !self.has_jobs() && self.pending.is_empty();
+        let nobody = self.attached.is_empty() && self.children.is_empty() && self.pending.is_empty();
         nobody && self.idle_since.is_none_or(|since| since.elapsed() >= PATIENCE)
     }
 
-    fn has_jobs(&self) -> bool {
-        !self.shims.is_empty() || !self.orphans.is_empty()
-    }
-
-    fn read_signals(&mut self) -> io::Result<Option<Fate>> {
+    /// Takes note of all signals. Who has ended is found by asking.
+    fn is_asked_to_end(&mut self) -> io::Result<bool> {
+        let mut asked = false;
         while let Some(signal) = self.signals.read_signal()? {
-            if signal.ssi_signo != Signal::SIGCHLD as u32 {
-                tracing::info!("asked to end; jobs go on under their shims");
-                return Ok(Some(Fate::End));
-            }
+            asked |= signal.ssi_signo != Signal::SIGCHLD as u32;
         }
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let Some(job) = self.shims.remove(&pid.as_raw_pid()) else { continue };
-            if status.exit_status() == Some(0) {
-                continue;
-            }
-            let how = match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => format!("exited with {code}"),
-                (_, Some(signal)) => format!("was killed by signal {signal}"),
-                _ => "ended".to_owned(),
-            };
-            tracing::error!(%job, shim = pid.as_raw_pid(), "the job's shim {how}");
-            let reason = format!("its shim (pid {}) {how}", pid.as_raw_pid());
-            if let Ok(ForkResult::Child) = self.fork() {
-                return Ok(Some(Fate::Recoverer { job, reason }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether the job ended well is seen by its recoverer, which finds the outcome then.
-    fn forget_ended_orphans(&mut self) -> Option<Fate> {
-        let ended: Vec<Orphan> =
-            self.orphans.extract_if(.., |orphan| is_readable(orphan.pidfd.as_fd())).collect();
-        for Orphan { job, .. } in ended {
-            if let Ok(ForkResult::Child) = self.fork() {
-                let reason = "its shim, left by an earlier spawner, was killed".to_owned();
-                return Some(Fate::Recoverer { job, reason });
-            }
-        }
-        None
-    }
-
-    fn fork(&self) -> nix::Result<ForkResult> {
-        fork().inspect_err(|error| tracing::error!(%error, "can't fork"))
+        Ok(asked)
     }
 
     fn accept(&mut self, host: &Host) {
@@ -228,9 +188,9 @@ impl Server {
                 Ok(Some(Request::Attach)) => self.attach(pending.connection, host),
                 Ok(Some(Request::Start(spec))) => {
                     let job = spec.id;
-                    match self.fork() {
+                    match fork_or_tell() {
                         Ok(ForkResult::Child) => return shim(pending.connection, spec),
-                        Ok(ForkResult::Parent { child }) => self.watch(child, job),
+                        Ok(ForkResult::Parent { child }) => self.children.watch(child, job),
                         // The worker sees the connection close.
                         Err(_) => {}
                     }
@@ -243,10 +203,6 @@ impl Server {
             }
         }
         None
-    }
-
-    fn watch(&mut self, shim: Pid, job: JobId) {
-        self.shims.insert(shim.as_raw(), job);
     }
 
     fn attach(&mut self, mut connection: UnixStream, host: &Host) {
@@ -281,9 +237,8 @@ fn lock(socket: &Path) -> io::Result<File> {
     }
 }
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+fn fork_or_tell() -> nix::Result<ForkResult> {
+    fork().inspect_err(|error| tracing::error!(%error, "can't fork"))
 }
 
 /// The shim's own connection; it may wait on it.

@@ -77,14 +77,7 @@ async fn a_spawner_that_was_replaced_is_attached_to_again() {
     let (_folder, socket, listener) = a_socket();
     let (client, _, attachment) = attach(&listener, &socket).await;
     drop(attachment);
-    let is_gone = || async { client.attachment.lock().await.as_ref().unwrap().watcher.is_finished() };
-    timeout(PATIENCE, async {
-        while !is_gone().await {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
+    timeout(PATIENCE, client.shared.gone()).await.unwrap();
     let (seen, mut requests) = mpsc::unbounded_channel();
     let answers = tokio::spawn(async move {
         let mut open = Vec::new();
@@ -135,4 +128,55 @@ async fn a_line_without_end_is_not_taken() {
     assert!(error.to_string().contains("more than 16777216 bytes"), "{error}");
     drop(near);
     endless.await.unwrap();
+}
+
+/// Takes an attachment.
+async fn take(listener: &UnixListener) -> UnixStream {
+    let (request, mut connection) = timeout(PATIENCE, accept(listener)).await.unwrap();
+    assert!(matches!(request, Request::Attach), "{request:?}");
+    connection.write_all(&attached()).await.unwrap();
+    connection
+}
+
+/// Waits until something is so.
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    timeout(PATIENCE, async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_spawner_that_goes_is_attached_to_again_though_nobody_starts_a_job() {
+    let (_folder, socket, listener) = a_socket();
+    let (client, _, attachment) = attach(&listener, &socket).await;
+    let shutdown = CancellationToken::new();
+    let client = client.stay_attached(&shutdown);
+    drop(attachment);
+    let attachment = take(&listener).await;
+    drop(attachment);
+    // The first attempt fails.
+    drop(timeout(PATIENCE, accept(&listener)).await.unwrap());
+    let mut connection = take(&listener).await;
+    let shared = &client.shared;
+    until(async || shared.attachment.lock().await.as_ref().is_some_and(|now| !now.gone.is_cancelled())).await;
+    // The worker goes down: the task that stays attached ends.
+    shutdown.cancel();
+    until(async || Arc::strong_count(shared) == 1).await;
+    drop(client);
+    let mut byte = [0];
+    assert_eq!(timeout(PATIENCE, connection.read(&mut byte)).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_dropped_keeps_nobody() {
+    let (_folder, socket, listener) = a_socket();
+    let (client, _, _attachment) = attach(&listener, &socket).await;
+    let client = client.stay_attached(&CancellationToken::new());
+    let shared = Arc::downgrade(&client.shared);
+    drop(client);
+    until(async || shared.strong_count() == 0).await;
 }
