@@ -19,5 +19,6 @@ mod output;
 mod output_from;
 mod output_volume;
 mod reconnect;
+mod remove;
 mod roles;
 mod support;

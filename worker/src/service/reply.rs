@@ -5,7 +5,7 @@ use jobworker_proto::v1;
 use jobworker_proto::v1::outcome::Ended as WireEnded;
 use jobworker_proto::v1::stream_response::Event as WireEvent;
 
-use crate::job::engine::{Event, JobView, ProcessStatus};
+use crate::job::engine::{Event, JobView, ProcessStatus, Removed};
 use crate::job::state::{Finished, StopReason};
 use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State};
 use crate::output::index::Kind;
@@ -41,6 +41,14 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
         output_lost_bytes: finished.map_or(0, |finished| finished.output_lost_bytes),
         cgroup: state.as_ref().and_then(|state| state.cgroup.as_deref()).map_or_else(String::new, display),
         user: state.as_ref().map(|state| state.user.clone()).unwrap_or_default(),
+    }
+}
+
+/// A job that is no more, as [`job`].
+pub(super) fn removed(removed: Removed, viewer: &str) -> v1::Job {
+    match removed.view {
+        Some(view) => job(view, viewer),
+        None => v1::Job { id: removed.id.to_string(), ..v1::Job::default() },
     }
 }
 

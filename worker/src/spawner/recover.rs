@@ -144,7 +144,7 @@ fn record_lost(writer: &JobFolder, folder: &Folder, mut state: State, usage: Usa
 }
 
 /// Kills and removes a group, if it is there. Returns what it had used.
-fn end_group(host: &Host, name: &str) -> Usage {
+pub(super) fn end_group(host: &Host, name: &str) -> Usage {
     let Some(base) = &host.base else { return Usage::default() };
     let Some(path) = base.group(name).ok().filter(|path| path.exists()) else { return Usage::default() };
     let ended = Group::open(&path).and_then(|group| {

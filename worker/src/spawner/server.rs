@@ -37,6 +37,8 @@ pub(super) enum Fate {
     Shim { connection: UnixStream, spec: Box<Spec> },
     /// It is a child now, to clear up after a shim that died.
     Recoverer { job: JobId, reason: String },
+    /// It is a child now, to remove this job.
+    Remover { connection: UnixStream, job: JobId },
 }
 
 /// What the spawner holds open.
@@ -233,6 +235,11 @@ impl Server {
                         Ok(ForkResult::Parent { child }) => self.watch(child, job),
                         // The worker sees the connection close.
                         Err(_) => {}
+                    }
+                }
+                Ok(Some(Request::Remove(job))) => {
+                    if let Ok(ForkResult::Child) = self.fork() {
+                        return Some(Fate::Remover { connection: pending.connection, job });
                     }
                 }
                 Err(error) => {
