@@ -153,11 +153,16 @@ async fn a_damaged_job_can_be_removed() {
 async fn of_ten_removals_at_once_one_is_told_of_success() {
     let worker = Worker::start();
     let job = run(&mut worker.admin().await, spec(&["true"])).await.expect("a job").id;
+    let lock = File::open(worker.jobs_dir().join(&job).join("lock")).expect("our own file");
+    // As its shim does, which may live for a moment after it has recorded the end.
+    until("its shim has ended", || lock.try_lock().ok());
     let mut removals = Vec::new();
     for _ in 0..10 {
         let (mut client, job) = (worker.admin().await, job.clone());
         removals.push(tokio::spawn(async move { remove(&mut client, &job).await }));
     }
+    until_equal("all of them wait for it", &10, || census::descendants(worker.spawner_pid()).len());
+    lock.unlock().expect("our own lock");
     let mut removed = 0;
     for removal in removals {
         match removal.await.expect("no panic") {
