@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::address::Address;
+use crate::commands::remove::RemoveArgs;
 use crate::commands::signal::SignalArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::stream::StreamArgs;
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Send a signal to a running job
     Signal(SignalArgs),
+    /// Remove ended jobs with their output, for good, and print their ids
+    Remove(RemoveArgs),
 }
 
 impl Command {

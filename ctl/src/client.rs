@@ -71,6 +71,12 @@ impl Client {
         self.job(response.map(|response| response.into_inner().job))
     }
 
+    /// The job as it was.
+    pub(crate) async fn remove(&self, job: String) -> Result<Job, CallError> {
+        let response = self.rpc.clone().remove(v1::RemoveRequest { job }).await;
+        self.job(response.map(|response| response.into_inner().job))
+    }
+
     pub(crate) async fn list(&self) -> Result<Vec<Job>, CallError> {
         let response =
             self.rpc.clone().list(v1::ListRequest {}).await.map_err(|status| self.explain(&status))?;

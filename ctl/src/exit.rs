@@ -7,7 +7,7 @@ use crate::call_error::CallError;
 use crate::outcome::{End, Outcome};
 
 pub(crate) const SUCCESS: u8 = 0;
-const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const TIMED_OUT: u8 = 124;
 const JOBCTL_FAILED: u8 = 125;

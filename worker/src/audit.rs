@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
+use crate::job::JobId;
 use crate::tls::Peer;
 
 /// The log target.
@@ -83,6 +84,19 @@ pub(crate) fn connection_refused(address: SocketAddr, reason: &dyn Display) {
         reason = shorten(&reason.to_string(), MAX_TEXT_BYTES).as_ref(),
         peer = address.to_string(),
         action = "connect",
+        "decision"
+    );
+}
+
+/// Writes the line of a removal that no client asked for.
+pub(crate) fn retention(job: JobId, rule: &str) {
+    tracing::info!(
+        target: TARGET,
+        decision = "allowed",
+        rule = format!("retention: {rule}"),
+        by = "retention",
+        action = "remove",
+        job = job.to_string(),
         "decision"
     );
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use jobworker_limits::OutputLimit;
 
 pub use self::options::Options;
+use crate::retention::Keep;
 use crate::service;
 use crate::spawner::client::Settings as SpawnerSettings;
 use crate::tls;
@@ -49,6 +50,8 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// How the log is written.
     pub log: log::Settings,
+    /// What is kept of ended jobs.
+    pub keep: Keep,
 }
 
 /// Where the spawner is.
@@ -148,6 +151,7 @@ impl Config {
             max_calls_per_connection: options.max_calls_per_connection.map_or(128, u32::from),
             max_request_bytes: options.max_request_bytes.map_or(8 << 20, usize::from),
             log,
+            keep: Keep { ended_for: options.keep_ended_for, ended_bytes: options.keep_ended_bytes },
         })
     }
 }

@@ -14,6 +14,8 @@
 //! * everything else is the worker: it is nobody's parent, needs no privilege and holds nothing that it can't read
 //!   back from the jobs' folders. A request goes [`tls`] → [`identity`] → [`policy`] → [`service`] → [`job::engine`].
 //!
+//! Beside the requests, [`retention`] removes ended jobs where an operator asks for that.
+//!
 //! Shared by all three: [`job`], the types and the folder of a job; [`output::index`], the file beside its output.
 
 pub mod audit;
@@ -22,6 +24,7 @@ pub mod identity;
 pub mod job;
 pub mod output;
 pub mod policy;
+pub mod retention;
 pub mod serve;
 pub mod service;
 pub mod shim;

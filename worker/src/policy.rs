@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_default_policy_verb_by_verb() {
-        use Verb::{List, Signal, Start, Status, Stop, Stream, Wait};
+        use Verb::{List, Remove, Signal, Start, Status, Stop, Stream, Wait};
         let (admin, user) = (client(Ok("admin")), client(Ok("user")));
         let without = [Ok("root"), Ok("Admin"), Ok("admin "), Ok("")].map(client);
         let broken =
@@ -146,6 +146,7 @@ mod tests {
             (Start, false),
             (Stop, false),
             (Signal, false),
+            (Remove, false),
             (Status, true),
             (Stream, true),
             (List, true),

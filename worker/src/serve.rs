@@ -4,6 +4,7 @@
 //! job stays, short calls finish, and within [`DRAIN_TIMEOUT`] the process ends. A second signal ends it at once.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +24,7 @@ use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::output::hub::Hub;
 use crate::policy::Policy;
+use crate::retention::Retention;
 use crate::service::{Routes, Service};
 use crate::spawner::client::SpawnerClient;
 use crate::spawner::protocol::Attached;
@@ -74,7 +76,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     serve(incoming, engine, &config, shutdown).await
 }
 
-/// Asks the spawner to be there, and makes what works on jobs.
+/// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
 async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Engine> {
     let (spawner, attached) = match &config.spawner {
         Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
@@ -87,8 +89,9 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
         tracing::warn!(%controller, reason, "jobs can't be limited by this controller");
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
-    let spawner = spawner.stay_attached(&shutdown);
-    Ok(Engine::new(JobsDir::new(&config.state_dir), spawner, hub, config.output_limit, shutdown))
+    let (jobs, spawner) = (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown)));
+    Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone());
+    Ok(Engine::new(jobs, spawner, hub, config.output_limit, shutdown))
 }
 
 /// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.

@@ -153,6 +153,14 @@ impl JobWorker for Service {
         Ok(Response::new(v1::SignalResponse { job: Some(reply::job(view, &peer.identity.name)) }))
     }
 
+    async fn remove(&self, request: Request<v1::RemoveRequest>) -> Answer<v1::RemoveResponse> {
+        let (peer, v1::RemoveRequest { job }) = open(request)?;
+        let parse = async { Ok(action::Remove { job: self.engine.resolve(&job).await? }) };
+        let permit = self.authorize(&peer, asked_about(&job), parse).await?;
+        let removed = self.engine.remove(permit).await?;
+        Ok(Response::new(v1::RemoveResponse { job: Some(reply::removed(removed, &peer.identity.name)) }))
+    }
+
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {
         let (peer, v1::StreamRequest { job, only, from, no_follow }) = open(request)?;
         let mut kind = None;

@@ -24,6 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use jobworker_limits::{Group, GroupError, OomEvents};
+use serde::Serialize;
 
 use crate::job::state::{Ended, Finished, StopReason};
 use crate::job::verdict::verdict;
@@ -55,7 +56,7 @@ pub fn run(mut connection: UnixStream, spec: &Spec, host: &Host) {
 }
 
 /// A worker that went away in between finds the job by its folder.
-fn answer(connection: &mut UnixStream, reply: &StartReply) {
+pub(crate) fn answer(connection: &mut UnixStream, reply: &impl Serialize) {
     let mut line = serde_json::to_vec(reply).expect("replies are plain data");
     line.push(b'\n');
     if let Err(error) = connection.write_all(&line) {

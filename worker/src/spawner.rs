@@ -11,6 +11,7 @@ pub mod host;
 mod pending;
 pub mod protocol;
 pub mod recover;
+mod remove;
 mod server;
 pub mod users;
 
@@ -18,6 +19,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use nix::unistd::ForkResult;
 
 use self::host::Host;
 use self::server::{Fate, Server};
@@ -62,6 +64,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen for the worker on {}", socket.display()))?;
     server.adopt(recover::scan(&host));
     tell_ready().context("can't say that the spawner is ready on stdout")?;
+    let leftovers = remove::leftovers(&host);
+    if !leftovers.is_empty()
+        && let Ok(ForkResult::Child) = fork::fork()
+    {
+        drop(server);
+        remove::clear(&leftovers);
+        return Ok(());
+    }
     match server.serve(&host)? {
         Fate::End => {
             server.remove_socket();
@@ -76,6 +86,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Fate::Recoverer { loss } => {
             drop(server);
             recover::recover(&host, *loss);
+            Ok(())
+        }
+        Fate::Remover { mut connection, job } => {
+            drop(server);
+            shim::answer(&mut connection, &remove::remove(&host, job));
             Ok(())
         }
     }

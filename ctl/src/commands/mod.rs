@@ -2,6 +2,7 @@
 //! get one that is made anew when it breaks.
 
 mod list;
+pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod signal;
 pub(crate) mod start;
@@ -42,5 +43,6 @@ pub(crate) async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::List => list::list(&client, format, cli.globals.color).await,
         Command::Wait(args) => wait::wait(&Link::new(client, &args.reconnect), format, args).await,
         Command::Signal(args) => signal::signal(&client, format, args).await,
+        Command::Remove(args) => remove::remove(&client, format, args).await,
     }
 }

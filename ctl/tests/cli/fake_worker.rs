@@ -40,6 +40,7 @@ pub(crate) struct Asked {
     pub(crate) streams: Vec<v1::StreamRequest>,
     pub(crate) signals: Vec<v1::SignalRequest>,
     pub(crate) waits: Vec<v1::WaitRequest>,
+    pub(crate) removes: Vec<String>,
 }
 
 pub(crate) struct FakeWorker {
@@ -258,5 +259,19 @@ impl JobWorker for Service {
     ) -> Result<Response<v1::SignalResponse>, Status> {
         self.note(|asked| asked.signals.push(request.into_inner()))?;
         Ok(Response::new(v1::SignalResponse { job: Some(self.script.now.clone()) }))
+    }
+
+    /// Jobs that begin with `a` can't be removed.
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        let job = request.into_inner().job;
+        self.note(|asked| asked.removes.push(job.clone()))?;
+        self.answered().await;
+        if job.starts_with('a') {
+            return Err(Status::failed_precondition(format!("job {job} is running; stop it first")));
+        }
+        Ok(Response::new(v1::RemoveResponse { job: Some(Job { id: job, ..self.ended() }) }))
     }
 }

@@ -1,4 +1,4 @@
-//! `jobctl start`, `stop`, `status`, `list`, `wait` and `signal`.
+//! `jobctl start`, `stop`, `status`, `list`, `wait`, `signal` and `remove`.
 
 use std::fs::File;
 
@@ -111,6 +111,28 @@ fn signal_is_sent_in_silence() {
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", ""));
     let (signal, all) = world.worker.asked(|asked| (asked.signals[0].signal.clone(), asked.signals[0].all));
     assert_eq!((signal.as_str(), all), ("HUP", true));
+}
+
+#[test]
+fn remove_prints_what_is_gone_and_goes_on_after_a_failure() {
+    let world = world();
+    let ran = world.run(&["remove", "1111", "a222", "3333"]);
+    show("remove", &ran);
+    let complaint = "jobctl: job a222 is running; stop it first\n";
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(1), "1111\n3333\n", complaint));
+    assert_eq!(world.worker.asked(|asked| asked.removes.clone()), ["1111", "a222", "3333"]);
+    let ran = world.run(&["remove", "1111"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "1111\n", ""));
+    assert_eq!(world.run(&["remove"]).code, Some(2), "at least one job");
+}
+
+#[test]
+fn remove_asks_no_more_of_a_worker_that_is_gone() {
+    let world =
+        World::new(Script { unanswered: 1, now: running(), outcome: exited(3), ..Default::default() });
+    let ran = world.run(&["remove", "1111", "3333"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().count()), (Some(1), "", 1), "{ran:?}");
+    assert_eq!(world.worker.asked(|asked| asked.removes.clone()), ["1111"]);
 }
 
 #[test]

@@ -123,6 +123,14 @@ fn what_the_file_should_not_hold_is_named() {
     Attempt::new().config("[limits]\nmemory = '1G'\n").expect_refusal(&["worker.toml", "limits"]);
     Attempt::new().config("max-args = 'many'\n").expect_refusal(&["worker.toml", "max-args"]);
     Attempt::new().config("max-args = 0\n").expect_refusal(&["worker.toml", "max-args"]);
+    Attempt::new().config("keep-ended-for = '0s'\n").expect_refusal(&[
+        "worker.toml",
+        "keep-ended-for",
+        "'0s'",
+    ]);
+    Attempt::new()
+        .env("JOBWORKER_KEEP_ENDED_BYTES", "99999999EB")
+        .expect_refusal(&["--keep-ended-bytes", "8 EiB"]);
     Attempt::new().config("grace = '10'\n").expect_refusal(&["worker.toml", "grace"]);
     Attempt::new().config("listen = 'everywhere'\n").expect_refusal(&["worker.toml", "listen"]);
     Attempt::new().config("max-args = \n").expect_refusal(&["worker.toml"]);

@@ -21,5 +21,6 @@ mod output_limit;
 mod output_volume;
 mod reconnect;
 mod recovery;
+mod remove;
 mod roles;
 mod support;

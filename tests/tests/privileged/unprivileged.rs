@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
 use jobworker_tests::api::outcome::Ended;
-use jobworker_tests::api::{Cause, JobSpec, Limits};
+use jobworker_tests::api::{Cause, JobSpec, JobState, Limits, RemoveRequest};
 use jobworker_tests::binaries::binary;
 use jobworker_tests::client::{limited, shell, start};
 use jobworker_tests::wait::until;
@@ -69,6 +69,10 @@ impl Spawner {
 
     /// A worker that may read nothing of root's: its certificates are its own.
     fn worker(&self) -> Worker {
+        self.worker_with(&[])
+    }
+
+    fn worker_with(&self, more: &[&str]) -> Worker {
         let pki = Arc::new(Pki::new());
         chown(pki.dir(), Some(WORKER), Some(WORKER)).expect("root may");
         for file in fs::read_dir(pki.dir()).expect("the folder is there") {
@@ -76,7 +80,7 @@ impl Spawner {
         }
         let socket = self.socket();
         let args = ["--spawner-socket", socket.to_str().expect("UTF-8")];
-        Worker::builder().uid(WORKER).pki(&pki).state(&self.state).args(&args).start()
+        Worker::builder().uid(WORKER).pki(&pki).state(&self.state).args(&args).args(more).start()
     }
 
     /// Says one line to the spawner as an OS user, and returns what happened.
@@ -214,6 +218,38 @@ async fn a_log_that_nobody_reads_does_not_hurt_the_spawner() {
     assert!(output.stdout.is_empty(), "{output:?}");
     let output = spawner.ask_as(WORKER, &json!("attach"));
     assert!(!output.stdout.is_empty(), "the spawner is gone");
+}
+
+#[tokio::test]
+async fn a_worker_that_may_delete_nothing_has_ended_jobs_removed() {
+    let _turn = Turn::shared().await;
+    let spawner = Spawner::start();
+    let worker = spawner.worker();
+    let mut client = worker.admin().await;
+    let remove = |job: &str| RemoveRequest { job: job.to_owned() };
+    let running = start_until(&mut client, shell("echo up; exec sleep 1012"), "up").await;
+    let refused =
+        client.remove(remove(&running.id)).await.map(|answer| answer.into_inner().job.expect("a job"));
+    assert_refused(refused, Code::FailedPrecondition, "JOB_NOT_ENDED", &[&running.id, "stop it first"]);
+    let (ended, _) = finish(&mut client, JobSpec { user: "alice".to_owned(), ..shell("id -un") }).await;
+    let folder = spawner.jobs().join(&ended.id);
+    let output = Command::new("rm").arg("-r").arg(&folder).uid(WORKER).gid(WORKER).output().expect("rm");
+    assert!(!output.status.success() && folder.exists(), "the worker itself may not: {output:?}");
+    let removed = client.remove(remove(&ended.id)).await.expect("removed").into_inner().job;
+    assert_eq!(removed.expect("a job").finished_unix_usec, ended.finished_unix_usec);
+    assert_eq!(census::folders(&spawner.jobs()), [spawner.jobs().join(&running.id)].into());
+
+    // Nor need it for retention.
+    let (ended, _) = finish(&mut client, shell("head -c 300000 /dev/zero")).await;
+    drop((client, worker));
+    let next = spawner.worker_with(&["--keep-ended-bytes", "200kB"]);
+    let folder = spawner.jobs().join(&ended.id);
+    until("retention has it removed", || (!folder.exists()).then_some(()));
+    let mut client = next.admin().await;
+    assert_eq!(status(&mut client, &running.id).await.state(), JobState::Running);
+    stop(&mut client, &running.id, None).await;
+    client.remove(remove(&running.id)).await.expect("removed");
+    assert!(census::folders(&spawner.jobs()).is_empty() && spawner.subtree.jobs().is_empty());
 }
 
 /// The outcome of a job that nobody waits for comes a moment after its output.

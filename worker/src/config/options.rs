@@ -12,6 +12,7 @@ use jobworker_limits::OutputLimit;
 use serde::{Deserialize, Deserializer, de};
 
 use super::log;
+use crate::retention::{KeepBytes, KeepFor};
 
 /// What was given, and nothing else: no defaults.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
@@ -80,6 +81,16 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", env = "JOBWORKER_OUTPUT_LIMIT", help_heading = "Jobs")]
     pub output_limit: Option<OutputLimit>,
 
+    /// Remove jobs with their output this long after their end; 7days, 12h [default: keep them].
+    #[arg(long, value_name = "TIME", env = "JOBWORKER_KEEP_ENDED_FOR", help_heading = "Jobs")]
+    #[serde(deserialize_with = "text")]
+    pub keep_ended_for: Option<KeepFor>,
+    /// Remove jobs with their output, those first that ended first, while ended jobs use more of the disk than this;
+    /// 50G, 50GiB [default: keep them].
+    #[arg(long, value_name = "SIZE", env = "JOBWORKER_KEEP_ENDED_BYTES", help_heading = "Jobs")]
+    #[serde(deserialize_with = "text")]
+    pub keep_ended_bytes: Option<KeepBytes>,
+
     /// Connections at a time [default: 4096].
     #[arg(long, value_name = "N", env = "JOBWORKER_MAX_CONNECTIONS", help_heading = "Caps")]
     pub max_connections: Option<NonZeroUsize>,
@@ -130,6 +141,8 @@ impl Options {
             allow_user: self.allow_user.or(other.allow_user),
             grace: self.grace.or(other.grace),
             output_limit: self.output_limit.or(other.output_limit),
+            keep_ended_for: self.keep_ended_for.or(other.keep_ended_for),
+            keep_ended_bytes: self.keep_ended_bytes.or(other.keep_ended_bytes),
             max_connections: self.max_connections.or(other.max_connections),
             max_handshakes: self.max_handshakes.or(other.max_handshakes),
             max_calls_per_connection: self.max_calls_per_connection.or(other.max_calls_per_connection),

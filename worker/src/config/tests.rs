@@ -36,6 +36,7 @@ fn defaults() {
     assert_eq!(config.service.grace, Duration::from_secs(10));
     assert_eq!(config.max_request_bytes, 8 << 20);
     assert_eq!(config.log, log::Settings::default());
+    assert!(config.keep.is_everything());
     let Spawner::Own(spawner) = config.spawner else { panic!("{:?}", config.spawner) };
     assert_eq!(spawner.socket, Path::new("/var/lib/jobworker/spawner.sock"));
 }
@@ -43,8 +44,11 @@ fn defaults() {
 #[test]
 fn a_flag_goes_before_the_file() {
     let file = "listen = \"127.0.0.1:1\"\nstate-dir = \"/a\"\ngrace = \"3s\"\nallow-user = [\"x\", \"y\"]\n\
-                role-oid = \"1.3.6.1.4.1.99999.1\"\nlog-format = \"json\"\nmax-args = 7";
-    let config = load(file, &["--listen", "[::1]:2", "--allow-user", "z"]).unwrap();
+                role-oid = \"1.3.6.1.4.1.99999.1\"\nlog-format = \"json\"\nmax-args = 7\n\
+                keep-ended-for = \"7days\"\nkeep-ended-bytes = \"1G\"";
+    let args = ["--listen", "[::1]:2", "--allow-user", "z", "--keep-ended-bytes", "5GiB"];
+    let config = load(file, &args).unwrap();
+    assert_eq!(config.keep.to_string(), "--keep-ended-for 7days, --keep-ended-bytes 5368709120");
     assert_eq!(config.listen.to_string(), "[::1]:2");
     assert_eq!(config.service.grace, Duration::from_secs(3));
     assert_eq!(config.door.role_oid.to_string(), "1.3.6.1.4.1.99999.1");
@@ -72,6 +76,10 @@ fn what_is_wrong_in_the_file_is_named() {
         ("grace = \"3\"", "\"3\" is not a time"),
         ("max-args = 0", "nonzero"),
         ("role-oid = \"x\"", "dotted object identifier"),
+        ("keep-ended-for = \"0s\"", "\"0s\" is not a time to keep ended jobs for"),
+        ("keep-ended-for = \"7\"", "\"7\" is not a time"),
+        ("keep-ended-bytes = \"0\"", "\"0\" is not a size"),
+        ("keep-ended-bytes = \"99999999999EB\"", "less than 8 EiB"),
         ("log-level = \"loud\"", "unknown variant `loud`"),
         ("config = \"/other\"", "unknown field `config`"),
         ("listen", "worker.toml"),

@@ -29,7 +29,7 @@ use crate::policy::{Permit, action};
 use crate::shim::clock;
 use crate::shim::control::Control;
 use crate::spawner::client::SpawnerClient;
-use crate::spawner::protocol::StartReply;
+use crate::spawner::protocol::{RemoveReply, StartReply};
 
 /// Starts, ends, shows and follows jobs. Clones are the same engine.
 #[derive(Clone)]
@@ -46,9 +46,18 @@ pub struct Stopped {
     pub already_ended: bool,
 }
 
+/// What was removed.
+#[derive(Debug)]
+pub struct Removed {
+    /// The job.
+    pub id: JobId,
+    /// As it was; none where its folder could not be read.
+    pub view: Option<JobView>,
+}
+
 struct Parts {
     jobs: JobsDir,
-    spawner: SpawnerClient,
+    spawner: Arc<SpawnerClient>,
     hub: Hub,
     output_limit: OutputLimit,
     shutdown: CancellationToken,
@@ -59,12 +68,12 @@ impl Engine {
     /// [`EngineError::ShuttingDown`]. Jobs live on.
     pub fn new(
         jobs: JobsDir,
-        spawner: SpawnerClient,
+        spawner: impl Into<Arc<SpawnerClient>>,
         hub: Hub,
         output_limit: OutputLimit,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { parts: Arc::new(Parts { jobs, spawner, hub, output_limit, shutdown }) }
+        Self { parts: Arc::new(Parts { jobs, spawner: spawner.into(), hub, output_limit, shutdown }) }
     }
 
     /// The job that `text` means: an id, or the beginning of just one job's id.
@@ -128,8 +137,7 @@ impl Engine {
             let view = self.view(job).await?;
             return if view.is_finished() { Ok(Stopped { view, already_ended: true }) } else { Err(error) };
         }
-        self.finished(job).await?;
-        Ok(Stopped { view: self.view(job).await?, already_ended: false })
+        Ok(Stopped { view: self.finished(job).await?, already_ended: false })
     }
 
     /// A job as of now.
@@ -155,9 +163,7 @@ impl Engine {
     /// # Errors
     /// When there is no such job, or not any more, or the worker goes down.
     pub async fn wait(&self, permit: Permit<action::Wait>) -> Result<JobView, EngineError> {
-        let job = permit.into_action().job;
-        self.finished(job).await?;
-        self.view(job).await
+        self.finished(permit.into_action().job).await
     }
 
     /// Sends a signal to a running job.
@@ -169,6 +175,33 @@ impl Engine {
         self.started(job).await?;
         self.ask(job, Control::Signal { signal: signal as i32, all }).await?;
         self.view(job).await
+    }
+
+    /// Removes an ended job with its output, or what is left of a job whose folder is damaged and whose shim is gone.
+    ///
+    /// # Errors
+    /// When there is no such job, it has not ended, or not all of it can be removed.
+    pub async fn remove(&self, permit: Permit<action::Remove>) -> Result<Removed, EngineError> {
+        let id = permit.into_action().job;
+        let view = match self.view(id).await {
+            Ok(view) if view.state.is_some() && !view.is_finished() => {
+                return Err(EngineError::NotEnded { id });
+            }
+            Ok(view) => Some(view),
+            // There may be a folder all the same; the spawner knows.
+            Err(EngineError::NotFound { .. }) => None,
+            Err(error) => {
+                tracing::warn!(%id, %error, "a job that can't be read is to be removed");
+                None
+            }
+        };
+        match self.parts.spawner.remove(id).await {
+            Ok(RemoveReply::Removed) => Ok(Removed { id, view }),
+            Ok(RemoveReply::NotEnded) => Err(EngineError::NotEnded { id }),
+            Ok(RemoveReply::NoSuchJob) => Err(EngineError::not_found(id)),
+            Ok(RemoveReply::Failed(reason)) => Err(EngineError::NotRemoved { id, reason }),
+            Err(reason) => Err(EngineError::Remover { id, reason }),
+        }
     }
 
     /// A reader of a job's output; of one of its streams, or of both. With `follow`, to the job's end.
@@ -207,8 +240,9 @@ impl Engine {
         self.until(job, |folder| Ok(folder.state()?)).await
     }
 
-    async fn finished(&self, job: JobId) -> Result<State, EngineError> {
-        self.until(job, |folder| Ok(folder.state()?.filter(|state| state.finished().is_some()))).await
+    /// The job, as soon as it is finished: it may be removed right after.
+    async fn finished(&self, job: JobId) -> Result<JobView, EngineError> {
+        self.until(job, |folder| Ok(JobView::read_finished(folder)?)).await
     }
 
     /// What `look` finds in a job's folder, as soon as it finds something. Looks again when the state changes.

@@ -2,7 +2,7 @@
 
 use jobworker_limits::{Group, LimitsInForce, Usage};
 
-use super::folder::{Folder, FolderError};
+use super::folder::{Folder, FolderError, SPEC};
 use super::process::ProcessStatus;
 use super::{Spec, State};
 use crate::output::Extent;
@@ -41,11 +41,27 @@ impl JobView {
     pub fn read(folder: &Folder) -> Result<Option<Self>, FolderError> {
         let Some(spec) = folder.spec()? else { return Ok(None) };
         let state = folder.state()?;
+        // Removed in between, it is no job that is starting.
+        if state.is_none() && !folder.file(SPEC).exists() {
+            return Ok(None);
+        }
         let live =
             state.as_ref().filter(|state| state.finished().is_none()).map(Live::read).unwrap_or_default();
         // After the state: of a finished job it is all of it.
         let output = extent(folder, state.as_ref());
         Ok(Some(Self { spec, state, live, output }))
+    }
+
+    /// As [`Self::read`]; `None` also while the job is not finished. May block.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn read_finished(folder: &Folder) -> Result<Option<Self>, FolderError> {
+        // First the state alone: much of what can be read of a living job is the kernel's to count.
+        match folder.state()?.as_ref().and_then(State::finished) {
+            Some(_) => Ok(Self::read(folder)?.filter(Self::is_finished)),
+            None => Ok(None),
+        }
     }
 
     /// Whether the job has ended.

@@ -61,8 +61,8 @@ pub struct Follower {
     reader: Option<Reader>,
     /// Whether `state.json` may say something new.
     look_at_state: bool,
-    /// Whether no output comes any more.
-    finished: bool,
+    /// The job, once it is finished and no output comes any more. Kept, because its folder may be removed meanwhile.
+    finished: Option<Box<JobView>>,
     done: bool,
 }
 
@@ -79,12 +79,12 @@ impl Follower {
         blocking(move || {
             // Watched before it is looked at, and its state looked at before its output: nothing comes in between.
             let watch = selection.follow.then(|| hub.watch(&folder)).transpose()?;
-            let finished = is_finished(&folder)?;
+            let finished = look_for_end(&folder)?;
             let reader = open_reader(&folder, selection)?;
             if reader.is_none() && !folder.path().exists() {
                 return Err(EngineError::not_found(job));
             }
-            let look_at_state = !finished;
+            let look_at_state = finished.is_none();
             Ok(Self { job, folder, selection, shutdown, watch, reader, look_at_state, finished, done: false })
         })
         .await
@@ -112,15 +112,15 @@ impl Follower {
             if let Some(piece) = self.read().await? {
                 return Ok(Some(piece.into()));
             }
-            if self.finished {
-                return self.end().await.map(Some);
+            if let Some(view) = self.finished.take() {
+                return self.end(view).await.map(Some);
             }
             if self.watch.is_none() {
                 return Ok(None);
             }
             if self.look_at_state {
                 let folder = self.folder.clone();
-                self.finished = blocking(move || is_finished(&folder)).await?;
+                self.finished = blocking(move || look_for_end(&folder)).await?;
                 self.look_at_state = false;
             } else {
                 self.wait().await?;
@@ -140,18 +140,13 @@ impl Follower {
         }
     }
 
-    async fn end(&self) -> Result<Event, EngineError> {
+    /// The end, if nothing is left to be read before it.
+    async fn end(&self, view: Box<JobView>) -> Result<Event, EngineError> {
         let folder = self.folder.clone();
-        let (view, length) = blocking(move || {
-            let view = JobView::read(&folder)?;
-            Ok::<_, EngineError>((view, folder.output_length_bytes()?))
-        })
-        .await?;
-        // Nothing was read of what is there.
-        if self.reader.is_none() && length > 0 {
+        if self.reader.is_none() && blocking(move || folder.output_length_bytes()).await? > 0 {
             return Err(OutputError::NotAnIndex { path: self.folder.file(INDEX) }.into());
         }
-        view.map(|view| Event::End(Box::new(view))).ok_or_else(|| EngineError::not_found(self.job))
+        Ok(Event::End(view))
     }
 
     async fn wait(&mut self) -> Result<(), EngineError> {
@@ -181,8 +176,8 @@ impl std::convert::From<Piece> for Event {
     }
 }
 
-fn is_finished(folder: &Folder) -> Result<bool, EngineError> {
-    Ok(folder.state()?.is_some_and(|state| state.finished().is_some()))
+fn look_for_end(folder: &Folder) -> Result<Option<Box<JobView>>, EngineError> {
+    Ok(JobView::read_finished(folder)?.map(Box::new))
 }
 
 fn open_reader(folder: &Folder, selection: Selection) -> Result<Option<Reader>, EngineError> {

@@ -128,7 +128,7 @@ impl Hub {
     pub fn watch(&self, folder: &Folder) -> Result<Watch, WatchError> {
         let shared = &self.running.shared;
         let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-        let flags = changes | AddWatchFlags::IN_ONLYDIR;
+        let flags = changes | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
         // Locked before the kernel is asked: it gives the descriptor of a watch that is there already, which must
         // not be dropped in between.
         let mut folders = shared.folders();
@@ -271,12 +271,12 @@ impl Shared {
     }
 }
 
-/// Whether a folder is removed, or being removed: the kernel does not tell of its own end before the last of its
-/// files is closed, and followers keep them open.
+/// Whether a folder is removed, or being removed, which begins with the loss of its name: the kernel does not tell of
+/// its own end before the last of its files is closed, and followers keep them open.
 fn is_removal(event: &InotifyEvent) -> bool {
     let is_lasting =
         || event.name.as_deref().is_some_and(|name| LASTING.iter().any(|lasting| name == *lasting));
-    event.mask.contains(AddWatchFlags::IN_IGNORED)
+    event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF)
         || event.mask.contains(AddWatchFlags::IN_DELETE) && is_lasting()
 }
 

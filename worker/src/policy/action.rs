@@ -24,6 +24,8 @@ pub enum Verb {
     Wait,
     /// Send a signal to a job.
     Signal,
+    /// Remove an ended job with its output.
+    Remove,
 }
 
 impl Verb {
@@ -37,6 +39,7 @@ impl Verb {
             Self::List => "list",
             Self::Wait => "wait",
             Self::Signal => "signal",
+            Self::Remove => "remove",
         }
     }
 }
@@ -114,6 +117,13 @@ pub struct Signal {
     pub all: bool,
 }
 
+/// Remove this ended job.
+#[derive(Debug)]
+pub struct Remove {
+    /// Which.
+    pub job: JobId,
+}
+
 impl Action for Start {
     const VERB: Verb = Verb::Start;
     fn job(&self) -> Option<JobId> {
@@ -136,4 +146,4 @@ macro_rules! about_a_job {
     )*};
 }
 
-about_a_job!(Stop, Status, Stream, Wait, Signal);
+about_a_job!(Stop, Status, Stream, Wait, Signal, Remove);

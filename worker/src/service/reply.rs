@@ -6,7 +6,7 @@ use jobworker_proto::v1;
 use jobworker_proto::v1::outcome::Ended as WireEnded;
 use jobworker_proto::v1::stream_response::Event as WireEvent;
 
-use crate::job::engine::{Event, Gap, GapReason, JobView, ProcessStatus};
+use crate::job::engine::{Event, Gap, GapReason, JobView, ProcessStatus, Removed};
 use crate::job::state::{Finished, StopReason};
 use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State};
 use crate::output::index::Kind;
@@ -45,6 +45,14 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
         user: state.as_ref().map(|state| state.user.clone()).unwrap_or_default(),
         output_kept_from: output.kept_from,
         output_limit_bytes: output_limit.map(OutputLimit::bytes),
+    }
+}
+
+/// A job that is no more, as [`job`].
+pub(super) fn removed(removed: Removed, viewer: &str) -> v1::Job {
+    match removed.view {
+        Some(view) => job(view, viewer),
+        None => v1::Job { id: removed.id.to_string(), ..v1::Job::default() },
     }
 }
 

@@ -129,13 +129,19 @@ fn engine_kind(error: &EngineError) -> Kind {
         EngineError::NotRunning { id, .. } => {
             Kind::new(Code::FailedPrecondition, Reason::JobNotRunning).metadata("job", id.to_string())
         }
+        EngineError::NotEnded { id } => {
+            Kind::new(Code::FailedPrecondition, Reason::JobNotEnded).metadata("job", id.to_string())
+        }
         EngineError::Refused(refusal) => refusal_kind(refusal),
-        EngineError::Spawner(_) => Kind::new(Code::Unavailable, Reason::SpawnerUnavailable),
+        EngineError::Spawner(_) | EngineError::Remover { .. } => {
+            Kind::new(Code::Unavailable, Reason::SpawnerUnavailable)
+        }
         EngineError::ShuttingDown => Kind::new(Code::Unavailable, Reason::ShuttingDown),
         EngineError::Folder(_)
         | EngineError::Output(_)
         | EngineError::Watch(_)
-        | EngineError::Control { .. } => Kind::new(Code::Internal, Reason::Internal),
+        | EngineError::Control { .. }
+        | EngineError::NotRemoved { .. } => Kind::new(Code::Internal, Reason::Internal),
     }
 }
 

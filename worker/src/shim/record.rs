@@ -20,6 +20,9 @@ use crate::job::{Spec, State};
 /// What the names of folders begin with that are not jobs yet; what is left of one belongs to a shim that died.
 pub const UNBORN: &str = ".new.";
 
+/// What the names of folders begin with that are jobs no longer; what is left of one is of a removal that was cut off.
+pub const OLD: &str = ".old.";
+
 /// The file that keeps space for the outcome. Named like all that does not last in a job's folder.
 const RESERVE: &str = "state.json.reserve.new";
 
@@ -38,7 +41,7 @@ pub struct JobFolder {
     path: PathBuf,
     readers: Readers,
     /// Locked as long as this lives.
-    _lock: File,
+    lock: File,
 }
 
 impl JobFolder {
@@ -50,8 +53,8 @@ impl JobFolder {
     pub fn create(path: &Path, readers: Readers, spec: &Spec) -> io::Result<Self> {
         let hidden = path.with_file_name(format!("{UNBORN}{}.{}", spec.id, std::process::id()));
         DirBuilder::new().mode(0o700).create(&hidden)?;
-        let lock = create_lock(&hidden, readers).inspect_err(|_| remove_folder(&hidden))?;
-        let filled = Self { path: hidden.clone(), readers, _lock: lock };
+        let lock = create_lock(&hidden, readers).inspect_err(|_| _ = delete(&hidden))?;
+        let filled = Self { path: hidden.clone(), readers, lock };
         let made = filled.fill(spec).and_then(|()| rename_new(&hidden, path));
         match made {
             Ok(()) => Ok(Self { path: path.to_owned(), ..filled }),
@@ -75,27 +78,24 @@ impl JobFolder {
     /// # Errors
     /// When the lock can't be opened or tried.
     pub fn take_over(path: &Path, readers: Readers) -> io::Result<Option<Self>> {
-        let lock = match open_lock(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path.join(LOCK), readers)?,
-            other => other?,
-        };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+        loop {
+            let lock = match open_lock(path) {
+                // A shim that died before it made the lock.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path.join(LOCK), readers)?,
+                other => other?,
+            };
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+            let taken = Self { path: path.to_owned(), readers, lock };
+            if taken.is_in_place()? {
+                // Whom to watch, for the next spawner. A disk that does not take it now takes no outcome either.
+                let _ = write_pid(&taken.lock);
+                return Ok(Some(taken));
+            }
         }
-        // The folder may have been removed in between, and the lock with it.
-        let held = lock.metadata()?;
-        let named = match fs::metadata(path.join(LOCK)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
-        if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
-            return Ok(None);
-        }
-        // Whom to watch, for the next spawner. A disk that does not take it now takes no outcome either.
-        let _ = write_pid(&lock);
-        Ok(Some(Self { path: path.to_owned(), readers, _lock: lock }))
     }
 
     /// Whether somebody holds the lock of a folder.
@@ -172,9 +172,41 @@ impl JobFolder {
         fs::rename(reserve, self.path.join(STATE))
     }
 
-    /// Removes the folder with all that is in it.
+    /// Whether this is the folder at its path: before it was locked another writer may have removed it, and a new job of
+    /// the same id have made its own. After that nobody can.
+    fn is_in_place(&self) -> io::Result<bool> {
+        let own = self.lock.metadata()?;
+        match fs::metadata(self.path.join(LOCK)) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the folder with all that is in it, as well as it can.
     pub fn remove(self) {
-        remove_folder(&self.path);
+        let path = self.path.clone();
+        if let Err(error) = self.try_remove() {
+            tracing::warn!(path = %path.display(), %error, "can't remove a job's folder");
+        }
+    }
+
+    /// Removes the folder with all that is in it. First its name goes, at one stroke: what is half removed is no job.
+    ///
+    /// # Errors
+    /// When it can't be renamed, and nothing has changed; or when not all of it can be deleted.
+    pub fn try_remove(self) -> io::Result<()> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let old = self.path.with_file_name(format!("{OLD}{name}.{}", std::process::id()));
+        let renamed = fs::rename(&self.path, &old).or_else(|error| match error.kind() {
+            // Left by a process that had our number: it is gone.
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+                delete(&old).and_then(|()| fs::rename(&self.path, &old))
+            }
+            _ => Err(error),
+        });
+        renamed.map_err(|error| told("rename", &self.path, &error))?;
+        delete(&old).map_err(|error| told("delete", &old, &error))
     }
 
     fn replace<T: Serialize>(&self, name: &str, value: &T, durable: bool) -> io::Result<()> {
@@ -250,9 +282,17 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
 }
 
-/// Best effort: a folder that is half gone is no job.
-fn remove_folder(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path) {
-        tracing::warn!(path = %path.display(), %error, "can't remove a job's folder");
+/// Deletes a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// When some of it stays.
+pub fn delete(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
+}
+
+fn told(operation: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("can't {operation} {}: {error}", path.display()))
 }

@@ -18,12 +18,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::protocol::{Attached, MAX_LINE_BYTES, Request, StartReply};
+use super::protocol::{Attached, MAX_LINE_BYTES, RemoveReply, Request, StartReply};
 use crate::config::log;
-use crate::job::Spec;
+use crate::job::{JobId, Spec};
 
 /// How long the spawner may take to answer. A birth takes milliseconds; a host that is out of memory or disk, longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a removal may take: a slow disk deletes some GiB a second, and outputs have no limit but the disk.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a spawner needs to know that the worker starts itself.
 #[derive(Clone, Debug)]
@@ -128,14 +131,31 @@ impl SpawnerClient {
     /// # Errors
     /// When the spawner can't be reached or gives no answer. Then the job may run all the same: its folder tells.
     pub async fn start(&self, spec: &Spec) -> Result<StartReply, SpawnerError> {
+        self.order(&Request::Start(Box::new(spec.clone())), PATIENCE).await
+    }
+
+    /// Asks for an ended job's removal. Returns when its files are deleted, or could not be.
+    ///
+    /// # Errors
+    /// When the spawner can't be reached or gives no answer. Then the job may be removed all the same: its folder
+    /// tells.
+    pub async fn remove(&self, job: JobId) -> Result<RemoveReply, SpawnerError> {
+        self.order(&Request::Remove(job), REMOVAL_PATIENCE).await
+    }
+
+    /// Asks a spawner to which this is attached; if need be, to one that is started for it.
+    async fn order<A: DeserializeOwned>(
+        &self,
+        request: &Request,
+        patience: Duration,
+    ) -> Result<A, SpawnerError> {
         let shared = &self.shared;
         shared.ensure_attached().await?;
-        let request = Request::Start(Box::new(spec.clone()));
-        let answer = match shared.ask(&request).await {
+        let answer = match shared.ask(request, patience).await {
             // It has gone since, and nothing was sent.
             Err(SpawnerError::Connect { reason, .. }) if nobody_listens(&reason) => {
                 shared.attach_now().await?;
-                shared.ask(&request).await
+                shared.ask(request, patience).await
             }
             answer => answer,
         };
@@ -171,11 +191,11 @@ impl Shared {
     }
 
     async fn new_attachment(&self) -> Result<(Attachment, Attached), SpawnerError> {
-        let (attached, connection) = match (self.ask(&Request::Attach).await, &self.own) {
+        let (attached, connection) = match (self.ask(&Request::Attach, PATIENCE).await, &self.own) {
             (Err(SpawnerError::Connect { reason, .. }), Some(settings)) if nobody_listens(&reason) => {
                 // Where it ends instead, another was faster: one that an earlier worker had begun to start.
                 let launched = launch::launch(settings).await;
-                match self.ask(&Request::Attach).await {
+                match self.ask(&Request::Attach, PATIENCE).await {
                     Ok(answer) => answer,
                     Err(error) => return Err(launched.err().unwrap_or(error)),
                 }
@@ -186,11 +206,15 @@ impl Shared {
     }
 
     /// One line there, one line back, on a connection of its own.
-    async fn ask<A: DeserializeOwned>(&self, request: &Request) -> Result<(A, UnixStream), SpawnerError> {
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        request: &Request,
+        patience: Duration,
+    ) -> Result<(A, UnixStream), SpawnerError> {
         let mut connection = UnixStream::connect(&self.socket)
             .await
             .map_err(|reason| SpawnerError::Connect { socket: self.socket.clone(), reason })?;
-        let answered = timeout(PATIENCE, exchange(&mut connection, request)).await;
+        let answered = timeout(patience, exchange(&mut connection, request)).await;
         match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(answer) => Ok((answer, connection)),
             Err(reason) => Err(SpawnerError::NoAnswer { socket: self.socket.clone(), reason }),

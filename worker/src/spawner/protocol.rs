@@ -2,7 +2,8 @@
 //!
 //! The worker sends one [`Request`] on a connection. `Attach` is answered by the spawner and the connection stays
 //! open: a spawner that the worker started itself lives as long as a worker is attached or a job runs. `Start` is
-//! answered by the job's shim, once the command has been executed or could not be.
+//! answered by the job's shim, once the command has been executed or could not be. `Remove` is answered by a child of the
+//! spawner, once the job's files are deleted.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use jobworker_limits::Controller;
 use serde::{Deserialize, Serialize};
 
-use crate::job::Spec;
+use crate::job::{JobId, Spec};
 
 /// The longest line that either side takes, in bytes. Above what the kernel takes as a program's arguments.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
@@ -23,6 +24,8 @@ pub enum Request {
     Attach,
     /// Run this job.
     Start(Box<Spec>),
+    /// Remove this job, which has ended.
+    Remove(JobId),
 }
 
 /// The answer to [`Request::Attach`].
@@ -76,4 +79,18 @@ pub enum RefusalKind {
     UserNotAllowed,
     /// The host lacks something: disk, processes, memory.
     Host,
+}
+
+/// The answer to [`Request::Remove`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoveReply {
+    /// Its folder is gone.
+    Removed,
+    /// It is starting or running, or its end is not recorded yet.
+    NotEnded,
+    /// There is no folder of this id.
+    NoSuchJob,
+    /// It could not be removed, or not all of it: operation, path and reason, for people.
+    Failed(String),
 }

@@ -13,7 +13,7 @@
 //! A new spawner looks at every folder before it says that it is ready ([`scan`]), and leaves to recoverers, which are
 //! forked like shims, what takes long ([`recover`]).
 
-mod group;
+pub(super) mod group;
 mod unborn;
 mod unreadable;
 

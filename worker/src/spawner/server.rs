@@ -23,7 +23,7 @@ use super::host::Host;
 use super::pending::Pending;
 use super::protocol::{Attached, Request};
 use super::recover::{Found, Loss};
-use crate::job::Spec;
+use crate::job::{JobId, Spec};
 
 /// How long a request may take to arrive, and a first worker to attach.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +36,8 @@ pub(super) enum Fate {
     Shim { connection: UnixStream, spec: Box<Spec> },
     /// It is a child now, to clear up after a shim that died.
     Recoverer { loss: Box<Loss> },
+    /// It is a child now, to remove this job.
+    Remover { connection: UnixStream, job: JobId },
 }
 
 /// What the spawner holds open.
@@ -193,6 +195,11 @@ impl Server {
                         Ok(ForkResult::Parent { child }) => self.children.watch(child, job),
                         // The worker sees the connection close.
                         Err(_) => {}
+                    }
+                }
+                Ok(Some(Request::Remove(job))) => {
+                    if let Ok(ForkResult::Child) = fork_or_tell() {
+                        return Some(Fate::Remover { connection: pending.connection, job });
                     }
                 }
                 Err(error) => {

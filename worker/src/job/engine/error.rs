@@ -51,6 +51,28 @@ pub enum EngineError {
         /// How it ended.
         how: String,
     },
+    /// Only an ended job can be removed.
+    #[error("job {id} is running; stop it first")]
+    NotEnded {
+        /// Which job.
+        id: JobId,
+    },
+    /// The spawner did not say whether it has removed the job.
+    #[error("can't remove job {id}: {reason}")]
+    Remover {
+        /// Which job.
+        id: JobId,
+        /// What came instead.
+        reason: SpawnerError,
+    },
+    /// The job could not be removed, or not all of it.
+    #[error("can't remove job {id}: {reason}")]
+    NotRemoved {
+        /// Which job.
+        id: JobId,
+        /// As the spawner said it.
+        reason: String,
+    },
     /// The job was not started.
     #[error(transparent)]
     Refused(#[from] Refusal),

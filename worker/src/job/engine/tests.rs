@@ -16,7 +16,7 @@ use crate::job::state::StopReason;
 use crate::job::{Ended, JobRequest, Outcome, Phase};
 use crate::policy::Policy;
 use crate::policy::action::Action;
-use crate::spawner::protocol::{Attached, Refusal, RefusalKind, Request};
+use crate::spawner::protocol::{Attached, Refusal, RefusalKind, RemoveReply, Request};
 
 type Answer = Box<dyn FnMut(&JobsDir, Spec) -> StartReply + Send>;
 
@@ -93,7 +93,20 @@ async fn spawner(listener: UnixListener, jobs: JobsDir, asked: Arc<Mutex<Vec<Spe
                 let answer = answer(&jobs, *spec);
                 reply(&mut connection, &answer).await;
             }
+            Request::Remove(job) => reply(&mut connection, &remove(&jobs.folder(job))).await,
         }
+    }
+}
+
+/// As the spawner does, without its locks.
+fn remove(folder: &Folder) -> RemoveReply {
+    match folder.state() {
+        Ok(Some(state)) if state.finished().is_none() => RemoveReply::NotEnded,
+        _ if !folder.path().exists() => RemoveReply::NoSuchJob,
+        _ => match fs::remove_dir_all(folder.path()) {
+            Ok(()) => RemoveReply::Removed,
+            Err(error) => RemoveReply::Failed(error.to_string()),
+        },
     }
 }
 
@@ -298,6 +311,36 @@ async fn signals_reach_a_running_job_only() {
     shim.exit(3);
     let error = bench.engine.signal(signal()).await.unwrap_err();
     assert_eq!(error.to_string(), format!("job {job} is not running: it exited with code 3"));
+}
+
+#[tokio::test]
+async fn only_an_ended_job_is_removed() {
+    let bench = Bench::willing().await;
+    let (job, shim) = bench.running();
+    let remove = |job| bench.engine.remove(permit(action::Remove { job }));
+    let error = remove(job).await.unwrap_err();
+    assert!(matches!(error, EngineError::NotEnded { id } if id == job), "{error}");
+    assert_eq!(error.to_string(), format!("job {job} is running; stop it first"));
+    shim.exit(3);
+    let removed = remove(job).await.unwrap();
+    assert!(removed.id == job && removed.view.is_some_and(|view| view.is_finished()), "as it was");
+    assert_eq!(remove(job).await.unwrap_err().to_string(), format!("no job {job}"));
+}
+
+#[tokio::test]
+async fn a_job_that_can_not_be_read_can_be_removed() {
+    let bench = Bench::willing().await;
+    let (damaged, shim) = bench.running();
+    fs::write(shim.folder().file("state.json"), "{").unwrap();
+    let (empty, folder) = (JobId::random(), bench.jobs.folder(JobId::random()));
+    fs::create_dir(bench.jobs.folder(empty).path()).unwrap();
+    fs::create_dir(folder.path()).unwrap();
+    for job in [damaged, empty] {
+        let removed = bench.engine.remove(permit(action::Remove { job })).await.unwrap();
+        assert!(removed.id == job && removed.view.is_none());
+        assert!(!bench.jobs.folder(job).path().exists());
+    }
+    assert!(folder.path().exists(), "nothing else is");
 }
 
 #[tokio::test]

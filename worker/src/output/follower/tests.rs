@@ -363,6 +363,20 @@ async fn a_folder_that_is_removed_ends_its_followers() {
 }
 
 #[tokio::test]
+async fn an_ended_job_that_is_removed_is_read_to_its_end() {
+    let bench = Bench::new();
+    let mut shim = bench.start();
+    shim.append(Kind::Stdout, 1, b"first");
+    shim.append(Kind::Stderr, 2, b"second");
+    shim.exit(3);
+    let mut follower = bench.follow(ALL).await;
+    chunk(&mut follower).await;
+    fs::remove_dir_all(shim.folder().path()).unwrap();
+    let (seen, ended) = drain(&mut follower).await;
+    assert_eq!((seen.len(), ended), (6, true), "{seen:?}");
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_followers_with_an_error() {
     let bench = Bench::new();
     let _shim = bench.start();

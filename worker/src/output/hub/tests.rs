@@ -95,6 +95,16 @@ async fn a_removed_folder_is_told_of_and_its_name_can_be_used_again() {
 }
 
 #[tokio::test]
+async fn a_folder_that_loses_its_name_is_told_of_as_removed() {
+    let (_state_dir, shim) = job();
+    let hub = Hub::new().unwrap();
+    let mut watch = hub.watch(shim.folder()).unwrap();
+    fs::rename(shim.folder().path(), shim.folder().path().with_file_name(".old.x")).unwrap();
+    soon(async { while watch.changed().await.is_ok() {} }).await;
+    assert_eq!(hub.watched(), 0);
+}
+
+#[tokio::test]
 async fn an_overflow_of_the_kernels_queue_wakes_everybody() {
     let (_state_dir, shim) = job();
     let hub = Hub::new().unwrap();

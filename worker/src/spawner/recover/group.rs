@@ -9,10 +9,10 @@ use crate::job::{JobId, State};
 use crate::spawner::host::Host;
 
 /// Ends groups.
-pub(super) struct Groups<'a> {
-    pub(super) host: &'a Host,
+pub(in crate::spawner) struct Groups<'a> {
+    pub(in crate::spawner) host: &'a Host,
     /// When a killed group has to be empty.
-    pub(super) until: Instant,
+    pub(in crate::spawner) until: Instant,
 }
 
 impl Groups<'_> {
@@ -37,7 +37,7 @@ impl Groups<'_> {
     ///
     /// # Errors
     /// As [`Self::end`].
-    pub(super) fn end_named(&self, name: &str) -> Result<Option<Usage>, String> {
+    pub(in crate::spawner) fn end_named(&self, name: &str) -> Result<Option<Usage>, String> {
         let path = self.host.base.as_ref().and_then(|base| base.group(name).ok());
         path.map_or(Ok(None), |path| end(&path, self.until))
     }
