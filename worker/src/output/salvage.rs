@@ -230,15 +230,17 @@ mod tests {
 
     #[test]
     fn zeros_garbage_and_what_does_not_adjoin_are_cut_off() {
-        let hole = record(23, 4, Kind::Stdout);
+        let hole = record(23, 4, Kind::Gap);
+        let overlap = record(3, 4, Kind::Stdout);
         let beyond = record(22, 4, Kind::Stdout);
         let empty = record(22, 0, Kind::Gap);
         let endless = record(u64::MAX, 9, Kind::Gap);
-        let tails: [&[u8]; 8] = [
+        let tails: [&[u8]; 9] = [
             &[0; 4096],
             &[0xff; 24],
             &[7; 11],
             &hole,
+            &overlap,
             &beyond,
             &empty,
             &endless,

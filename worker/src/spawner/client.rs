@@ -152,8 +152,8 @@ impl SpawnerClient {
         let shared = &self.shared;
         shared.ensure_attached().await?;
         let answer = match shared.ask(request, patience).await {
-            // It has gone since, and nothing was sent.
-            Err(SpawnerError::Connect { reason, .. }) if nobody_listens(&reason) => {
+            // It has gone since. Whether or not it got so far as to fork: under this id there is one job.
+            Err(error) if error.is_of_its_end() => {
                 shared.attach_now().await?;
                 shared.ask(request, patience).await
             }
@@ -192,7 +192,7 @@ impl Shared {
 
     async fn new_attachment(&self) -> Result<(Attachment, Attached), SpawnerError> {
         let (attached, connection) = match (self.ask(&Request::Attach, PATIENCE).await, &self.own) {
-            (Err(SpawnerError::Connect { reason, .. }), Some(settings)) if nobody_listens(&reason) => {
+            (Err(error), Some(settings)) if error.is_of_its_end() => {
                 // Where it ends instead, another was faster: one that an earlier worker had begun to start.
                 let launched = launch::launch(settings).await;
                 match self.ask(&Request::Attach, PATIENCE).await {
@@ -222,10 +222,21 @@ impl Shared {
     }
 }
 
-fn nobody_listens(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
-    // Reset: it was killed with the connection still in its queue.
-    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset)
+impl SpawnerError {
+    /// Whether nobody listens, or whoever did has gone.
+    fn is_of_its_end(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+        match self {
+            Self::Connect { reason, .. } => {
+                matches!(reason.kind(), NotFound | ConnectionRefused | ConnectionReset)
+            }
+            // Killed with the connection still in its queue, or with the request half read.
+            Self::NoAnswer { reason, .. } => {
+                matches!(reason.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
+            }
+            Self::Launch { .. } | Self::Ended(_) => false,
+        }
+    }
 }
 
 async fn exchange<A: DeserializeOwned>(

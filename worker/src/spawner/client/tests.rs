@@ -180,3 +180,22 @@ async fn a_client_that_is_dropped_keeps_nobody() {
     drop(client);
     until(async || shared.strong_count() == 0).await;
 }
+
+#[tokio::test]
+async fn a_spawner_that_ends_with_the_request_in_its_queue_is_not_noticed() {
+    let (_folder, socket, listener) = a_socket();
+    let (client, _, _attachment) = attach(&listener, &socket).await;
+    let answers = async {
+        let (request, connection) = accept(&listener).await;
+        assert!(matches!(request, Request::Start(_)), "{request:?}");
+        drop(connection);
+        let attachment = take(&listener).await;
+        let (request, mut connection) = accept(&listener).await;
+        assert!(matches!(request, Request::Start(_)), "{request:?}");
+        connection.write_all(b"\"exists\"\n").await.unwrap();
+        attachment
+    };
+    let spec = fake::spec(JobId::random(), "alice");
+    let (reply, _attachment) = tokio::join!(client.start(&spec), answers);
+    assert!(matches!(reply.unwrap(), StartReply::Exists));
+}

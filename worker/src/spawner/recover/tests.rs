@@ -203,6 +203,15 @@ fn a_loss_that_can_not_be_recorded_is_tried_again_until_it_can() {
     assert_eq!(lost(&host, job), None);
     thread::scope(|scope| {
         let recoverer = scope.spawn(|| recover(&host, loss));
+        // Each attempt writes its pid into the lock. The second says that the first has failed.
+        for _ in 0..2 {
+            fs::write(shim.folder().file(LOCK), "").unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while shim.folder().last_writer().is_none() {
+                assert!(Instant::now() < deadline, "it is not tried again");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         fs::remove_dir(&in_the_way).unwrap();
         recoverer.join().unwrap();
     });
