@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jobworker_tests::api::outcome::Ended;
 use jobworker_tests::api::{Cause, Job, JobState, ListRequest, Outcome, StatusRequest};
 use jobworker_tests::client::{everything, output, shell, start, wait};
-use jobworker_tests::wait::{until, until_equal};
+use jobworker_tests::wait::{PATIENCE, until, until_equal};
 use jobworker_tests::{Client, Worker, census};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -61,6 +61,12 @@ fn lines(worker: &Worker, words: &[&str]) -> Vec<String> {
 async fn status(client: &mut Client, job: &str) -> Job {
     let request = StatusRequest { job: job.to_owned() };
     client.status(request).await.expect("the job is there").into_inner().job.expect("a job")
+}
+
+/// A job once it has ended.
+async fn ended(client: &mut Client, job: &str) -> Job {
+    let ended = tokio::time::timeout(PATIENCE, wait(client, job)).await;
+    ended.expect("in time").expect("it is there")
 }
 
 async fn listed(client: &mut Client) -> Vec<String> {
@@ -274,7 +280,7 @@ async fn after_a_restart_of_the_host_jobs_are_lost_and_their_output_is_not() {
 
     let worker = next(&worker);
     let mut admin = worker.admin().await;
-    let lost = wait(&mut admin, &job.id).await.expect("it is finished");
+    let lost = ended(&mut admin, &job.id).await;
     assert_eq!((outcome(&lost).cause(), &*outcome(&lost).reason), (Cause::Lost, "the host was restarted"));
     let seen = output(&mut admin, everything(&job.id)).await.expect("its output");
     assert_eq!((&*seen.stdout, seen.gap_bytes, seen.end), (&b"before"[..], 0, Some(lost)));
@@ -308,7 +314,7 @@ async fn a_loss_that_the_disk_does_not_take_is_told_as_soon_as_it_does() {
     });
     assert_eq!(status(&mut admin, &job.id).await.state(), JobState::Running);
     fs::remove_dir(path.join("state.json.new")).expect("our own folder");
-    let lost = wait(&mut admin, &job.id).await.expect("it is finished");
+    let lost = ended(&mut admin, &job.id).await;
     assert_eq!(outcome(&lost).cause(), Cause::Lost);
     until("the recoverer has ended", || census::status_line(another, "State").is_none().then_some(()));
 }
@@ -324,7 +330,7 @@ async fn a_spawner_that_is_killed_has_a_successor_though_nobody_starts_a_job() {
     kill(spawner, Signal::SIGSTOP).expect("it runs");
     kill_9(shim);
     kill(spawner, Signal::SIGKILL).expect("it runs");
-    let lost = wait(&mut admin, &job.id).await.expect("it is finished");
+    let lost = ended(&mut admin, &job.id).await;
     assert_eq!(outcome(&lost).cause(), Cause::Lost);
     assert!(outcome(&lost).reason.contains("was gone when the spawner started"), "{lost:#?}");
 }
