@@ -8,7 +8,7 @@ use uuid::{Uuid, Variant};
 
 /// A UUID, version 4. Written in lower case with hyphens everywhere: in the API, as folder and as group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct JobId(Uuid);
 
 /// What is not a job's id.
@@ -35,6 +35,20 @@ impl FromStr for JobId {
             }
             _ => Err(InvalidId { value: text.chars().take(64).collect() }),
         }
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
     }
 }
 
@@ -66,6 +80,19 @@ mod tests {
             "00000000-0000-0000-0000-000000000000",
         ] {
             let error = bad.parse::<JobId>().unwrap_err().to_string();
+            assert!(error.contains("version 4 UUID"), "{error}");
+        }
+    }
+
+    /// A job under any other id would have a folder that nobody finds.
+    #[test]
+    fn json_holds_the_same_ids_and_no_others() {
+        let id = JobId::random();
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<JobId>(&json).unwrap(), id);
+        for bad in ["a0000000-0000-4800-0000-000000000000", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", ""] {
+            let error = serde_json::from_str::<JobId>(&format!("\"{bad}\"")).unwrap_err().to_string();
             assert!(error.contains("version 4 UUID"), "{error}");
         }
     }
