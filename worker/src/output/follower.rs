@@ -1,11 +1,14 @@
 //! A follower: one client's way through a job's output, from any place to the end, as fast as it asks for more.
 //!
-//! It is told that something changed and looks itself, so a slow one holds up nobody and loses nothing. Its end can't
-//! come too early: it sees that the job is finished, after which the shim writes no more, and reads once more.
+//! It is told that something changed and looks itself, so a slow one holds up nobody and loses nothing. What it does
+//! when is a state machine of its own, [`step`], which is why its end can't come too early.
+
+mod step;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use self::step::{Seen, Step};
 use super::hub::{Change, Hub, Watch};
 use super::index::Kind;
 use super::reader::{Piece, Reader};
@@ -62,10 +65,7 @@ pub struct Follower {
     watch: Option<Watch>,
     /// None until there is an index.
     reader: Option<Reader>,
-    /// Whether `state.json` may say something new.
-    look_at_state: bool,
-    /// Whether no output comes any more.
-    finished: bool,
+    step: Step,
     done: bool,
 }
 
@@ -87,8 +87,8 @@ impl Follower {
             if reader.is_none() && !folder.path().exists() {
                 return Err(EngineError::not_found(job));
             }
-            let look_at_state = !finished;
-            Ok(Self { job, folder, selection, shutdown, watch, reader, look_at_state, finished, done: false })
+            let step = Step::first(selection.follow, finished);
+            Ok(Self { job, folder, selection, shutdown, watch, reader, step, done: false })
         })
         .await
     }
@@ -112,22 +112,20 @@ impl Follower {
             if self.shutdown.is_cancelled() {
                 return Err(EngineError::ShuttingDown);
             }
-            if let Some(piece) = self.read().await? {
-                return Ok(Some(piece.into()));
-            }
-            if self.finished {
-                return self.end().await.map(Some);
-            }
-            if self.watch.is_none() {
-                return Ok(None);
-            }
-            if self.look_at_state {
-                let folder = self.folder.clone();
-                self.finished = blocking(move || is_finished(&folder)).await?;
-                self.look_at_state = false;
-            } else {
-                self.wait().await?;
-            }
+            let seen = match self.step {
+                Step::Read | Step::ReadRest { .. } => match self.read().await? {
+                    Some(piece) => return Ok(Some(piece.into())),
+                    None => Seen::NothingLeft,
+                },
+                Step::Wait => Seen::Changed(self.wait().await?),
+                Step::Look => {
+                    let folder = self.folder.clone();
+                    Seen::Finished(blocking(move || is_finished(&folder)).await?)
+                }
+                Step::End { finished: true } => return self.end().await.map(Some),
+                Step::End { finished: false } => return Ok(None),
+            };
+            self.step = self.step.after(seen);
         }
     }
 
@@ -149,16 +147,12 @@ impl Follower {
         view.map(|view| Event::End(Box::new(view))).ok_or_else(|| EngineError::not_found(self.job))
     }
 
-    async fn wait(&mut self) -> Result<(), EngineError> {
-        let Some(watch) = &mut self.watch else { return Ok(()) };
-        let change = tokio::select! {
-            change = watch.changed() => change,
-            () = self.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
-        };
-        if change.map_err(|_gone| EngineError::not_found(self.job))? == Change::State {
-            self.look_at_state = true;
+    async fn wait(&mut self) -> Result<Change, EngineError> {
+        let watch = self.watch.as_mut().expect("only a follower that watches waits");
+        tokio::select! {
+            change = watch.changed() => change.map_err(|_gone| EngineError::not_found(self.job)),
+            () = self.shutdown.cancelled() => Err(EngineError::ShuttingDown),
         }
-        Ok(())
     }
 }
 
