@@ -66,7 +66,27 @@ impl fmt::Debug for JobId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::job::any;
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_as_written(id in any::id()) {
+            prop_assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
+            prop_assert_eq!(serde_json::from_value::<JobId>(serde_json::to_value(id).unwrap()).unwrap(), id);
+        }
+
+        /// What is taken for an id has one way to be written, and that names a folder.
+        #[test]
+        fn any_text_is_an_id_or_an_error(text in ".*|[{]?[0-9a-fA-F-]{30,40}[}]?|(urn:uuid:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") {
+            if let Ok(id) = text.parse::<JobId>() {
+                let written = id.to_string();
+                prop_assert!(written.len() == 36 && written.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f' | '-')));
+            }
+        }
+    }
 
     #[test]
     fn only_version_4_is_an_id() {

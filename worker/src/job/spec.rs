@@ -77,7 +77,18 @@ fn variables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::job::any;
+
+    proptest! {
+        #[test]
+        fn a_spec_reads_back_as_written(spec in any::spec()) {
+            let json = serde_json::to_vec_pretty(&spec).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<Spec>(&json).unwrap(), spec);
+        }
+    }
 
     #[test]
     fn a_request_with_a_name_that_no_variable_has_is_not_read() {
