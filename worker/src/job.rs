@@ -1,5 +1,7 @@
 //! A job: its id, what was asked ([`spec`]), how it is ([`state`]), and the folder that holds both ([`folder`]).
 
+#[cfg(test)]
+pub(crate) mod any;
 pub mod bytestr;
 pub mod engine;
 #[cfg(test)]

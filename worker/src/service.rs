@@ -5,7 +5,7 @@
 
 mod followers;
 mod reply;
-mod request;
+pub mod request;
 mod routes;
 mod status;
 
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 
 pub use self::request::Caps;
 pub use self::routes::Routes;
+pub use self::status::InvalidField;
 
 use self::followers::{Followers, Seat};
 use self::status::CallError;

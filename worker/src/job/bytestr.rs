@@ -86,7 +86,24 @@ impl TryFrom<Text> for ByteStr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_without_nul_read_back_as_written(bytes: Vec<u8>, text: bool) {
+            let bytes = if text { String::from_utf8_lossy(&bytes).into_owned().into_bytes() } else { bytes };
+            match ByteStr::new(bytes.clone()) {
+                Ok(value) => {
+                    let json = serde_json::to_vec(&value).unwrap();
+                    prop_assert_eq!(&serde_json::from_slice::<ByteStr>(&json).unwrap(), &value);
+                    prop_assert_eq!(value.to_c_string().into_bytes(), bytes);
+                }
+                Err(NulError { position }) => prop_assert_eq!(bytes.iter().position(|b| *b == 0), Some(position)),
+            }
+        }
+    }
 
     #[test]
     fn json_keeps_every_byte() {

@@ -8,7 +8,7 @@ use uuid::{Uuid, Variant};
 
 /// A UUID, version 4. Written in lower case with hyphens everywhere: in the API, as folder and as group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct JobId(Uuid);
 
 /// What is not a job's id.
@@ -38,6 +38,20 @@ impl FromStr for JobId {
     }
 }
 
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
@@ -52,7 +66,27 @@ impl fmt::Debug for JobId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::job::any;
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_as_written(id in any::id()) {
+            prop_assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
+            prop_assert_eq!(serde_json::from_value::<JobId>(serde_json::to_value(id).unwrap()).unwrap(), id);
+        }
+
+        /// What is taken for an id has one way to be written, and that names a folder.
+        #[test]
+        fn any_text_is_an_id_or_an_error(text in ".*|[{]?[0-9a-fA-F-]{30,40}[}]?|(urn:uuid:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") {
+            if let Ok(id) = text.parse::<JobId>() {
+                let written = id.to_string();
+                prop_assert!(written.len() == 36 && written.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f' | '-')));
+            }
+        }
+    }
 
     #[test]
     fn only_version_4_is_an_id() {
@@ -66,6 +100,19 @@ mod tests {
             "00000000-0000-0000-0000-000000000000",
         ] {
             let error = bad.parse::<JobId>().unwrap_err().to_string();
+            assert!(error.contains("version 4 UUID"), "{error}");
+        }
+    }
+
+    /// A job under any other id would have a folder that nobody finds.
+    #[test]
+    fn json_holds_the_same_ids_and_no_others() {
+        let id = JobId::random();
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<JobId>(&json).unwrap(), id);
+        for bad in ["a0000000-0000-4800-0000-000000000000", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", ""] {
+            let error = serde_json::from_str::<JobId>(&format!("\"{bad}\"")).unwrap_err().to_string();
             assert!(error.contains("version 4 UUID"), "{error}");
         }
     }

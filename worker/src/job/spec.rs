@@ -1,7 +1,7 @@
 //! What was asked, and by whom: `spec.json`. Checked when it is made, so that whoever holds one can act on it.
 
 use jobworker_limits::{Limits, OutputLimit};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{ByteStr, JobId};
 
@@ -45,8 +45,8 @@ pub struct JobRequest {
     pub limits: Limits,
     /// The OS user to run as; none: the spawner's default.
     pub user: Option<String>,
-    /// Added to the clean environment, in this order. Keys are not empty and hold no `=` and no NUL.
-    #[serde(default)]
+    /// Added to the clean environment, in this order. Keys are as [`is_variable`] says.
+    #[serde(default, deserialize_with = "variables")]
     pub env: Vec<(String, ByteStr)>,
     /// An absolute path.
     pub workdir: ByteStr,
@@ -71,4 +71,48 @@ pub struct Owner {
     pub serial: String,
     /// SHA-256 of the certificate, lower-case hex.
     pub fingerprint_sha256: String,
+}
+
+/// Whether a text can be the name of a variable in an environment: not empty, no `=` and no NUL.
+pub fn is_variable(key: &str) -> bool {
+    !key.is_empty() && !key.contains(['=', '\0'])
+}
+
+/// The spawner takes requests from a worker that may have been taken over, so it looks for itself.
+fn variables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, ByteStr)>, D::Error> {
+    let env = Vec::<(String, ByteStr)>::deserialize(deserializer)?;
+    match env.iter().find(|(key, _)| !is_variable(key)) {
+        Some((key, _)) => Err(de::Error::custom(format_args!("{key:?} is not a variable's name"))),
+        None => Ok(env),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::any;
+
+    proptest! {
+        #[test]
+        fn a_spec_reads_back_as_written(spec in any::spec()) {
+            let json = serde_json::to_vec_pretty(&spec).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<Spec>(&json).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn a_request_with_a_name_that_no_variable_has_is_not_read() {
+        let request = |key: &str| {
+            let json =
+                serde_json::json!({ "command": "env", "args": [], "workdir": "/", "env": [[key, "x"]] });
+            serde_json::from_value::<JobRequest>(json)
+        };
+        assert_eq!(request("A").unwrap().env[0].0, "A");
+        for bad in ["", "A=B", "A\0B"] {
+            let error = request(bad).unwrap_err().to_string();
+            assert!(error.contains("is not a variable's name"), "{error}");
+        }
+    }
 }

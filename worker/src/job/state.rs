@@ -154,3 +154,26 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::any;
+
+    proptest! {
+        #[test]
+        fn a_state_reads_back_as_written(state in any::state()) {
+            let json = serde_json::to_vec_pretty(&state).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<State>(&json).unwrap(), state);
+        }
+
+        /// A reader that comes while it is being written reads a part, and must not take it for the whole.
+        #[test]
+        fn a_part_of_a_state_is_none(state in any::state(), cut: prop::sample::Index) {
+            let json = serde_json::to_vec(&state).unwrap();
+            prop_assert!(serde_json::from_slice::<State>(&json[..cut.index(json.len())]).is_err());
+        }
+    }
+}

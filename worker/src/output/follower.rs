@@ -1,11 +1,14 @@
 //! A follower: one client's way through a job's output, from any place to the end, as fast as it asks for more.
 //!
-//! It is told that something changed and looks itself, so a slow one holds up nobody and loses nothing. Its end can't
-//! come too early: it sees that the job is finished, after which the shim writes no more, and reads once more.
+//! It is told that something changed and looks itself, so a slow one holds up nobody and loses nothing. What it does
+//! when is a state machine of its own, [`step`], which is why its end can't come too early.
+
+mod step;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use self::step::{Seen, Step};
 use super::OutputError;
 use super::hub::{Change, Hub, Watch};
 use super::index::Kind;
@@ -59,10 +62,9 @@ pub struct Follower {
     watch: Option<Watch>,
     /// None until there is an index.
     reader: Option<Reader>,
-    /// Whether `state.json` may say something new.
-    look_at_state: bool,
-    /// The job, once it is finished and no output comes any more. Kept, because its folder may be removed meanwhile.
+    /// The job, once it is seen to be finished. Kept, because its folder may be removed meanwhile.
     finished: Option<Box<JobView>>,
+    step: Step,
     done: bool,
 }
 
@@ -84,8 +86,8 @@ impl Follower {
             if reader.is_none() && !folder.path().exists() {
                 return Err(EngineError::not_found(job));
             }
-            let look_at_state = finished.is_none();
-            Ok(Self { job, folder, selection, shutdown, watch, reader, look_at_state, finished, done: false })
+            let step = Step::first(selection.follow, finished.is_some());
+            Ok(Self { job, folder, selection, shutdown, watch, reader, finished, step, done: false })
         })
         .await
     }
@@ -109,22 +111,20 @@ impl Follower {
             if self.shutdown.is_cancelled() {
                 return Err(EngineError::ShuttingDown);
             }
-            if let Some(piece) = self.read().await? {
-                return Ok(Some(piece.into()));
-            }
-            if let Some(view) = self.finished.take() {
-                return self.end(view).await.map(Some);
-            }
-            if self.watch.is_none() {
-                return Ok(None);
-            }
-            if self.look_at_state {
-                let folder = self.folder.clone();
-                self.finished = blocking(move || look_for_end(&folder)).await?;
-                self.look_at_state = false;
-            } else {
-                self.wait().await?;
-            }
+            let seen = match self.step {
+                Step::Read | Step::ReadRest { .. } => match self.read().await? {
+                    Some(piece) => return Ok(Some(piece.into())),
+                    None => Seen::NothingLeft,
+                },
+                Step::Wait => Seen::Changed(self.wait().await?),
+                Step::Look => {
+                    let folder = self.folder.clone();
+                    self.finished = blocking(move || look_for_end(&folder)).await?;
+                    Seen::Finished(self.finished.is_some())
+                }
+                Step::End { .. } => return self.end().await,
+            };
+            self.step = self.step.after(seen);
         }
     }
 
@@ -140,25 +140,22 @@ impl Follower {
         }
     }
 
-    /// The end, if nothing is left to be read before it.
-    async fn end(&self, view: Box<JobView>) -> Result<Event, EngineError> {
+    /// The job's end, if it is finished and nothing is left to be read before that.
+    async fn end(&mut self) -> Result<Option<Event>, EngineError> {
+        let Some(view) = self.finished.take() else { return Ok(None) };
         let folder = self.folder.clone();
         if self.reader.is_none() && blocking(move || folder.output_length_bytes()).await? > 0 {
             return Err(OutputError::NotAnIndex { path: self.folder.file(INDEX) }.into());
         }
-        Ok(Event::End(view))
+        Ok(Some(Event::End(view)))
     }
 
-    async fn wait(&mut self) -> Result<(), EngineError> {
-        let Some(watch) = &mut self.watch else { return Ok(()) };
-        let change = tokio::select! {
-            change = watch.changed() => change,
-            () = self.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
-        };
-        if change.map_err(|_gone| EngineError::not_found(self.job))? == Change::State {
-            self.look_at_state = true;
+    async fn wait(&mut self) -> Result<Change, EngineError> {
+        let watch = self.watch.as_mut().expect("only a follower that watches waits");
+        tokio::select! {
+            change = watch.changed() => change.map_err(|_gone| EngineError::not_found(self.job)),
+            () = self.shutdown.cancelled() => Err(EngineError::ShuttingDown),
         }
-        Ok(())
     }
 }
 

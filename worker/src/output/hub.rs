@@ -3,7 +3,8 @@
 //! A watched file costs its writer, so a folder is watched only while somebody holds a [`Watch`] of it, once however
 //! many do, and events are drained about every millisecond while they come. Nothing runs while none come. inotify(7).
 
-use std::collections::HashMap;
+mod table;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -14,9 +15,9 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use self::table::{News, Receivers, Table};
 use crate::job::folder::{CONTROL, Folder, INDEX, LOCK, OUTPUT, SPEC, STATE};
 
 /// Between two drains: a busy writer's events are taken many at a time.
@@ -39,8 +40,7 @@ pub struct Hub {
 pub struct Watch {
     hub: Arc<Running>,
     descriptor: WatchDescriptor,
-    output: watch::Receiver<()>,
-    state: watch::Receiver<()>,
+    told: Receivers,
 }
 
 /// What has changed in a job's folder.
@@ -85,16 +85,7 @@ struct Running {
 
 struct Shared {
     inotify: AsyncFd<Source>,
-    folders: Mutex<Folders>,
-}
-
-type Folders = HashMap<WatchDescriptor, Watched>;
-
-/// A folder that somebody watches.
-struct Watched {
-    output: watch::Sender<()>,
-    state: watch::Sender<()>,
-    watches: usize,
+    table: Mutex<Table<WatchDescriptor>>,
 }
 
 struct Source(Inotify);
@@ -116,7 +107,7 @@ impl Hub {
             reason = "its successor is unsafe for types that don't always give one and the same fd"
         )]
         let inotify = AsyncFd::with_interest(Source(inotify), Interest::READABLE)?;
-        let shared = Arc::new(Shared { inotify, folders: Mutex::default() });
+        let shared = Arc::new(Shared { inotify, table: Mutex::default() });
         let drain = tokio::spawn(drain(Arc::clone(&shared))).abort_handle();
         Ok(Self { running: Arc::new(Running { shared, drain }) })
     }
@@ -129,25 +120,18 @@ impl Hub {
         let shared = &self.running.shared;
         let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
         let flags = changes | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
-        // Locked before the kernel is asked: it gives the descriptor of a watch that is there already, which must
-        // not be dropped in between.
-        let mut folders = shared.folders();
-        let descriptor = shared.inotify.get_ref().0.add_watch(folder.path(), flags).map_err(|errno| {
-            let path = folder.path().to_owned();
-            match errno {
-                Errno::ENOENT => WatchError::NotFound(path),
-                Errno::ENOSPC => WatchError::UsedUp(path),
-                errno => WatchError::Io { path, reason: errno.into() },
-            }
-        })?;
-        let watched = folders.entry(descriptor).or_insert_with(Watched::new);
-        watched.watches += 1;
-        Ok(Watch {
-            hub: Arc::clone(&self.running),
-            descriptor,
-            output: watched.output.subscribe(),
-            state: watched.state.subscribe(),
-        })
+        let add = || {
+            shared.inotify.get_ref().0.add_watch(folder.path(), flags).map_err(|errno| {
+                let path = folder.path().to_owned();
+                match errno {
+                    Errno::ENOENT => WatchError::NotFound(path),
+                    Errno::ENOSPC => WatchError::UsedUp(path),
+                    errno => WatchError::Io { path, reason: errno.into() },
+                }
+            })
+        };
+        let (descriptor, told) = shared.table().watch(add)?;
+        Ok(Watch { hub: Arc::clone(&self.running), descriptor, told })
     }
 }
 
@@ -155,7 +139,7 @@ impl Hub {
 impl Hub {
     /// How many folders are watched.
     pub(crate) fn watched(&self) -> usize {
-        self.running.shared.folders().len()
+        self.running.shared.table().len()
     }
 }
 
@@ -168,8 +152,8 @@ impl Watch {
     pub async fn changed(&mut self) -> Result<Change, Gone> {
         tokio::select! {
             biased;
-            changed = self.state.changed() => changed.map(|()| Change::State).map_err(|_| Gone),
-            changed = self.output.changed() => changed.map(|()| Change::Output).map_err(|_| Gone),
+            changed = self.told.state.changed() => changed.map(|()| Change::State).map_err(|_| Gone),
+            changed = self.told.output.changed() => changed.map(|()| Change::Output).map_err(|_| Gone),
         }
     }
 
@@ -178,41 +162,20 @@ impl Watch {
     /// # Errors
     /// When the folder was removed.
     pub async fn state_changed(&mut self) -> Result<(), Gone> {
-        self.state.changed().await.map_err(|_| Gone)
+        self.told.state.changed().await.map_err(|_| Gone)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let shared = &self.hub.shared;
-        let mut folders = shared.folders();
-        let Some(watched) = folders.get_mut(&self.descriptor) else { return };
-        watched.watches -= 1;
-        if watched.watches == 0 {
-            folders.remove(&self.descriptor);
-            // EINVAL: the folder was removed, and the watch with it. The kernel does not give the number out again
-            // before it has used all others.
-            let _ = shared.inotify.get_ref().0.rm_watch(self.descriptor);
-        }
+        shared.table().release(self.descriptor, |descriptor| shared.rm_watch(descriptor));
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.drain.abort();
-    }
-}
-
-impl Watched {
-    fn new() -> Self {
-        Self { output: watch::Sender::new(()), state: watch::Sender::new(()), watches: 0 }
-    }
-
-    fn tell(&self, change: Change) {
-        match change {
-            Change::State => self.state.send_replace(()),
-            Change::Output => self.output.send_replace(()),
-        }
     }
 }
 
@@ -239,35 +202,30 @@ async fn drain(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn folders(&self) -> MutexGuard<'_, Folders> {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table<WatchDescriptor>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, events: &[InotifyEvent]) {
-        let mut folders = self.folders();
-        let mut told = None;
-        for event in events {
-            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                tracing::debug!("inotify's queue overflowed: everybody looks");
-                folders.values().for_each(|watched| {
-                    watched.tell(Change::State);
-                    watched.tell(Change::Output);
-                });
-            } else if is_removal(event) {
-                // Whoever waits sees its sender gone.
-                if folders.remove(&event.wd).is_some() {
-                    let _ = self.inotify.get_ref().0.rm_watch(event.wd);
-                }
-            } else {
-                let replaced = event.name.as_deref().is_some_and(|name| name == STATE);
-                let change = if replaced { Change::State } else { Change::Output };
-                if told.replace((event.wd, change)) != Some((event.wd, change))
-                    && let Some(watched) = folders.get(&event.wd)
-                {
-                    watched.tell(change);
-                }
-            }
-        }
+        self.table().tell(events.iter().map(news), |descriptor| self.rm_watch(descriptor));
+    }
+
+    /// EINVAL: the folder was removed, and the watch with it. The kernel does not give the number out again before it
+    /// has used all others.
+    fn rm_watch(&self, descriptor: WatchDescriptor) {
+        let _ = self.inotify.get_ref().0.rm_watch(descriptor);
+    }
+}
+
+fn news(event: &InotifyEvent) -> News<WatchDescriptor> {
+    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+        tracing::debug!("inotify's queue overflowed: everybody looks");
+        News::Overflow
+    } else if is_removal(event) {
+        News::Removed(event.wd)
+    } else {
+        let replaced = event.name.as_deref().is_some_and(|name| name == STATE);
+        News::Changed(event.wd, if replaced { Change::State } else { Change::Output })
     }
 }
 

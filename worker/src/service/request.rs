@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use super::status::InvalidField;
 use crate::audit::shorten;
 use crate::job::engine::From as Beginning;
+use crate::job::spec::is_variable;
 use crate::job::{ByteStr, JobId, JobRequest};
 use crate::output::index::Kind;
 
@@ -42,7 +43,10 @@ pub struct Caps {
 type Result<T> = std::result::Result<T, InvalidField>;
 
 /// The client's own id for a job, or a fresh one.
-pub(super) fn id(text: &str) -> Result<JobId> {
+///
+/// # Errors
+/// When it is not a version 4 UUID.
+pub fn id(text: &str) -> Result<JobId> {
     if text.is_empty() {
         return Ok(JobId::random());
     }
@@ -50,7 +54,10 @@ pub(super) fn id(text: &str) -> Result<JobId> {
 }
 
 /// What to run, and how.
-pub(super) fn job(spec: v1::JobSpec, caps: Caps) -> Result<JobRequest> {
+///
+/// # Errors
+/// When a field holds what can't be carried out, or more than `caps` allow.
+pub fn job(spec: v1::JobSpec, caps: Caps) -> Result<JobRequest> {
     if spec.command.is_empty() {
         return Err(invalid("spec.command", "is empty; a path or a name to look up in PATH is needed"));
     }
@@ -73,7 +80,10 @@ fn timeout(msec: u64) -> Result<NonZeroU64> {
 }
 
 /// A signal by its name, with or without `SIG`, or its number.
-pub(super) fn signal(field: &'static str, text: &str) -> Result<Signal> {
+///
+/// # Errors
+/// When there is no such signal.
+pub fn signal(field: &'static str, text: &str) -> Result<Signal> {
     let upper = text.to_ascii_uppercase();
     let named =
         || if upper.starts_with("SIG") { upper.parse().ok() } else { format!("SIG{upper}").parse().ok() };
@@ -88,7 +98,7 @@ pub(super) fn signal(field: &'static str, text: &str) -> Result<Signal> {
 }
 
 /// Where to begin to read.
-pub(super) fn beginning(from: Option<WireFrom>) -> Beginning {
+pub fn beginning(from: Option<WireFrom>) -> Beginning {
     match from {
         None => Beginning::Start,
         Some(WireFrom::Offset(offset)) => Beginning::Offset(offset),
@@ -98,7 +108,10 @@ pub(super) fn beginning(from: Option<WireFrom>) -> Beginning {
 }
 
 /// Which stream to read, if only one.
-pub(super) fn only(number: i32) -> Result<Option<Kind>> {
+///
+/// # Errors
+/// When the number is none of the API's.
+pub fn only(number: i32) -> Result<Option<Kind>> {
     match v1::OutputStream::try_from(number) {
         Ok(v1::OutputStream::Unspecified) => Ok(None),
         Ok(v1::OutputStream::Stdout) => Ok(Some(Kind::Stdout)),
@@ -118,7 +131,7 @@ fn env(variables: Vec<v1::EnvVar>, caps: Caps) -> Result<Vec<(String, ByteStr)>>
     let bytes = variables.iter().map(|variable| variable.key.len() + variable.value.len()).sum();
     check_caps("spec.env", "variables", variables.len(), bytes, caps)?;
     let variable = |(i, v1::EnvVar { key, value }): (usize, v1::EnvVar)| {
-        if key.is_empty() || key.contains(['=', '\0']) {
+        if !is_variable(&key) {
             let shown = shorten(&key, SHOWN_BYTES);
             let problem =
                 format!("{shown:?} is not a variable's name; that is not empty and holds no '=' and no NUL");

@@ -23,11 +23,11 @@ const MAX_MESSAGE_BYTES: usize = 2048;
 /// A field of a request that holds something that can't be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
-pub(crate) struct InvalidField {
+pub struct InvalidField {
     /// Its path, like `spec.args[3]`.
-    pub(crate) field: String,
+    pub field: String,
     /// The value and what would be right.
-    pub(crate) problem: String,
+    pub problem: String,
 }
 
 /// Why a call failed.

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 /// The longest line that is written in one piece (`PIPE_BUF` on Linux), in bytes.
 pub const MAX_LINE_BYTES: usize = 4096;
 
+/// Reads of a FIFO at a time. Together they are all that a FIFO holds (64 KiB, pipe(7)): whoever writes without end
+/// neither keeps the shim from its job nor makes it grow.
+const READS: usize = 16;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,10 +94,12 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The lines that are whole by now; their newlines are left out. The FIFO must be non-blocking.
+    /// The lines that are whole by now, of a FIFO's worth at most; their newlines are left out. The FIFO must be
+    /// non-blocking.
     pub fn read(&mut self, fifo: &mut File) -> Vec<Vec<u8>> {
         let mut buffer = [0; MAX_LINE_BYTES];
-        while let Ok(length @ 1..) = fifo.read(&mut buffer) {
+        for _ in 0..READS {
+            let Ok(length @ 1..) = fifo.read(&mut buffer) else { break };
             self.rest.extend_from_slice(&buffer[..length]);
         }
         let Some(last) = self.rest.iter().rposition(|&b| b == b'\n') else {
@@ -113,12 +119,84 @@ impl Lines {
 mod tests {
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::identity::MAX_NAME_BYTES;
+
+    fn any_control() -> impl Strategy<Value = Control> {
+        // Whatever name an identity may have.
+        let name = "\\PC{0,256}|[\"\\\\]{0,256}".prop_filter("as identities check", |name| {
+            name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
+        });
+        prop_oneof![
+            (1..=31i32, any::<u64>(), name).prop_map(|(signal, grace_msec, by)| Control::Stop {
+                signal,
+                grace_msec,
+                by
+            }),
+            (1..=31i32, any::<bool>()).prop_map(|(signal, all)| Control::Signal { signal, all }),
+        ]
+    }
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+        (File::from(reader), File::from(writer))
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_fits_into_one_write_and_reads_back(control in any_control()) {
+            let line = control.encode().unwrap();
+            let (newline, text) = line.split_last().unwrap();
+            prop_assert!(*newline == b'\n' && !text.contains(newline));
+            prop_assert_eq!(Control::decode(text).unwrap(), control);
+        }
+
+        #[test]
+        fn requests_are_the_same_however_their_bytes_arrive(
+            controls in prop::collection::vec(any_control(), 0..20),
+            cuts in prop::collection::vec(1usize..600, 1..50),
+        ) {
+            let bytes: Vec<u8> = controls.iter().flat_map(|control| control.encode().unwrap()).collect();
+            let (mut fifo, mut writer) = pipe();
+            let (mut lines, mut read, mut rest) = (Lines::default(), Vec::new(), &bytes[..]);
+            for cut in cuts.iter().cycle() {
+                let (now, later) = rest.split_at(rest.len().min(*cut));
+                writer.write_all(now).unwrap();
+                read.extend(lines.read(&mut fifo).iter().map(|line| Control::decode(line).unwrap()));
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(read, controls);
+        }
+
+        #[test]
+        fn no_bytes_panic(line: Vec<u8>) {
+            let _ = Control::decode(&line);
+        }
+    }
+
+    #[test]
+    fn a_writer_without_end_does_not_hold_up_the_reader() {
+        // It never says that there is nothing more for now.
+        let mut endless = File::open("/dev/zero").unwrap();
+        let mut lines = Lines::default();
+        for _ in 0..3 {
+            assert!(lines.read(&mut endless).is_empty());
+            assert!(lines.rest.len() <= READS * MAX_LINE_BYTES, "{} bytes are kept", lines.rest.len());
+        }
+        let (mut fifo, mut writer) = pipe();
+        let signal = Control::Signal { signal: 1, all: true };
+        writer.write_all(&[b"\n", &signal.encode().unwrap()[..]].concat()).unwrap();
+        assert_eq!(Control::decode(&lines.read(&mut fifo)[0]).unwrap(), signal);
+    }
 
     #[test]
     fn lines_come_whole_however_they_are_written() {
-        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
-        let (mut fifo, mut writer) = (File::from(reader), File::from(writer));
+        let (mut fifo, mut writer) = pipe();
         let stop = Control::Stop { signal: 15, grace_msec: 3000, by: "alice".to_owned() };
         let line = stop.encode().unwrap();
         let mut lines = Lines::default();

@@ -9,8 +9,8 @@
 //!                       MainEnded
 //! ```
 //!
-//! Whatever comes in whatever order, `finished` is reached once, and only after the main process was reaped and the
-//! group is empty.
+//! Whatever comes in whatever order, `finished` is reached once, and only after the main process was reaped, the group
+//! was killed after that, and is empty. Nothing leaves it.
 
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,7 @@ impl Machine {
     /// Takes one event.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
+            _ if self.finished => Vec::new(),
             Event::Stop { .. } | Event::GraceOver if self.ended.is_some() => Vec::new(),
             Event::Stop { reason, signal, grace } => self.stop(reason, signal, grace, now),
             Event::GraceOver => {
@@ -77,7 +78,7 @@ impl Machine {
                 self.kill_at = None;
                 vec![Effect::Kill]
             }
-            Event::GroupEmpty if self.ended.is_some() && !self.finished => {
+            Event::GroupEmpty if self.ended.is_some() => {
                 self.finished = true;
                 vec![Effect::DrainOutput, Effect::Finish]
             }
@@ -132,45 +133,108 @@ mod tests {
         StopReason::Requested { by: by.to_owned() }
     }
 
-    fn any_event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            (0u64..5, any::<bool>()).prop_map(|(secs, timeout)| Event::Stop {
-                reason: if timeout { StopReason::TimedOut } else { requested("x") },
-                signal: Signal::SIGTERM,
-                grace: Duration::from_secs(secs),
-            }),
-            Just(Event::GraceOver),
-            (0..256i32).prop_map(|code| Event::MainEnded(Ended::Exited(code))),
-            Just(Event::GroupEmpty),
-        ]
+    /// What happens, and how many milliseconds after the event before.
+    fn any_event() -> impl Strategy<Value = (Event, u64)> {
+        let grace = prop_oneof![
+            Just(Duration::ZERO),
+            (0u64..5000).prop_map(Duration::from_millis),
+            Just(Duration::MAX)
+        ];
+        let stop = (grace, any::<bool>()).prop_map(|(grace, timeout)| Event::Stop {
+            reason: if timeout { StopReason::TimedOut } else { requested("x") },
+            signal: Signal::SIGTERM,
+            grace,
+        });
+        let event = prop_oneof![
+            4 => stop,
+            2 => Just(Event::GraceOver),
+            1 => (0..256i32).prop_map(|code| Event::MainEnded(Ended::Exited(code))),
+            2 => Just(Event::GroupEmpty),
+        ];
+        (event, 0u64..3000)
+    }
+
+    /// What was seen of a machine's life so far.
+    #[derive(Default)]
+    struct Witness {
+        first_reason: Option<StopReason>,
+        /// By when the first kill was promised.
+        due: Option<Instant>,
+        main_ended: Option<Ended>,
+        killed: bool,
+        killed_since_main_ended: bool,
+        finished: bool,
+    }
+
+    impl Witness {
+        fn note(&mut self, event: &Event, now: Instant) {
+            match event {
+                Event::Stop { reason, grace, .. } if self.main_ended.is_none() => {
+                    self.first_reason.get_or_insert(reason.clone());
+                    self.due = self.due.into_iter().chain(now.checked_add(*grace)).min();
+                }
+                Event::MainEnded(ended) => _ = self.main_ended.get_or_insert(*ended),
+                _ => {}
+            }
+        }
+
+        fn check(&mut self, event: &Event, effect: Effect) -> Result<(), TestCaseError> {
+            prop_assert!(!self.finished, "{effect:?} after the end");
+            match effect {
+                Effect::Kill => {
+                    self.killed = true;
+                    self.killed_since_main_ended |= self.main_ended.is_some();
+                }
+                Effect::Signal(_) | Effect::RecordStopping => prop_assert!(self.main_ended.is_none()),
+                Effect::DrainOutput | Effect::Finish => {
+                    prop_assert_eq!(event, &Event::GroupEmpty);
+                    prop_assert!(self.killed_since_main_ended, "{effect:?} before its time");
+                    self.finished = effect == Effect::Finish;
+                }
+            }
+            Ok(())
+        }
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
         #[test]
-        fn finishes_at_most_once_after_the_main_process_and_a_kill(events in prop::collection::vec(any_event(), 0..40)) {
-            let (mut machine, now) = (Machine::default(), Instant::now());
-            let (mut main_ended, mut killed_since, mut finished) = (false, false, 0);
-            let mut first_reason = None;
-            for event in events {
-                main_ended |= matches!(event, Event::MainEnded(_));
-                if let Event::Stop { reason, .. } = &event && !main_ended {
-                    first_reason.get_or_insert(reason.clone());
-                }
+        fn whatever_happens_in_whatever_order(events in prop::collection::vec(any_event(), 0..40)) {
+            let (mut machine, mut now) = (Machine::default(), Instant::now());
+            let mut witness = Witness::default();
+            for (event, later_msec) in events {
+                now += Duration::from_millis(later_msec);
+                witness.note(&event, now);
                 for effect in machine.step(event.clone(), now) {
-                    killed_since |= effect == Effect::Kill;
-                    if effect == Effect::Finish {
-                        finished += 1;
-                        prop_assert!(main_ended && killed_since, "finished before its time");
-                        prop_assert_eq!(&event, &Event::GroupEmpty);
-                    }
+                    witness.check(&event, effect)?;
                 }
-                prop_assert_eq!(machine.stop_reason(), first_reason.as_ref());
+                prop_assert_eq!(machine.stop_reason(), witness.first_reason.as_ref());
+                prop_assert_eq!(machine.ended(), witness.main_ended);
+                // Until there was a kill, the soonest of all graces holds; after it, no moment is too late.
+                if witness.main_ended.is_some() {
+                    prop_assert_eq!(machine.kill_at(), None);
+                } else if !witness.killed {
+                    prop_assert_eq!(machine.kill_at(), witness.due);
+                }
             }
-            prop_assert!(finished <= 1);
             // Whatever came, the end is always in reach.
-            let mut rest = machine.step(Event::MainEnded(Ended::Exited(0)), now);
-            rest.extend(machine.step(Event::GroupEmpty, now));
-            prop_assert_eq!(finished + rest.iter().filter(|e| **e == Effect::Finish).count(), 1);
+            for event in [Event::MainEnded(Ended::Exited(0)), Event::GroupEmpty] {
+                witness.note(&event, now);
+                for effect in machine.step(event.clone(), now) {
+                    witness.check(&event, effect)?;
+                }
+            }
+            prop_assert!(witness.finished);
+        }
+
+        #[test]
+        fn output_is_drained_just_before_the_end(events in prop::collection::vec(any_event(), 0..40)) {
+            let (mut machine, now) = (Machine::default(), Instant::now());
+            let effects: Vec<_> = events.into_iter().flat_map(|(event, _)| machine.step(event, now)).collect();
+            let drained = effects.iter().position(|effect| *effect == Effect::DrainOutput);
+            prop_assert_eq!(drained.map(|at| at + 1), effects.iter().position(|effect| *effect == Effect::Finish));
+            prop_assert!(effects.iter().filter(|effect| **effect == Effect::RecordStopping).count() <= 1);
         }
     }
 

@@ -94,3 +94,59 @@ pub enum RemoveReply {
     /// It could not be removed, or not all of it: operation, path and reason, for people.
     Failed(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::job::any;
+
+    /// One line, which says the same when it is read.
+    fn reads_back<T: Serialize + DeserializeOwned>(value: &T) -> Result<T, TestCaseError> {
+        let line = serde_json::to_string(value).unwrap();
+        prop_assert!(!line.contains('\n'));
+        let read: T = serde_json::from_str(&line).unwrap();
+        prop_assert_eq!(serde_json::to_string(&read).unwrap(), line);
+        Ok(read)
+    }
+
+    fn any_refusal() -> impl Strategy<Value = Refusal> {
+        use RefusalKind::{
+            CommandNotExecutable, CommandNotFound, ControllerMissing, Host, InvalidField, UserNotAllowed,
+        };
+        let kinds =
+            [InvalidField, CommandNotFound, CommandNotExecutable, ControllerMissing, UserNotAllowed, Host];
+        (prop::sample::select(kinds.to_vec()), prop::option::of(".*"), ".*")
+            .prop_map(|(kind, field, message)| Refusal { kind, field, message })
+    }
+
+    fn any_attached() -> impl Strategy<Value = Attached> {
+        let unavailable = prop::collection::btree_map(prop::sample::select(&Controller::ALL[..]), ".*", 0..4);
+        (".*", prop::option::of(".*".prop_map(PathBuf::from)), unavailable)
+            .prop_map(|(version, base, unavailable)| Attached { version, base, unavailable })
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_one_line_that_reads_back(spec in any::spec()) {
+            match reads_back(&Request::Start(Box::new(spec.clone())))? {
+                Request::Start(read) => prop_assert_eq!(&*read, &spec),
+                other => prop_assert!(false, "a start became {other:?}"),
+            }
+            let remove = reads_back(&Request::Remove(spec.id))?;
+            prop_assert!(matches!(remove, Request::Remove(id) if id == spec.id));
+            prop_assert!(matches!(reads_back(&Request::Attach)?, Request::Attach));
+        }
+
+        #[test]
+        fn an_answer_is_one_line_that_reads_back(refusal in any_refusal(), attached in any_attached()) {
+            prop_assert!(matches!(reads_back(&StartReply::Started)?, StartReply::Started));
+            prop_assert!(matches!(reads_back(&StartReply::Exists)?, StartReply::Exists));
+            prop_assert_eq!(reads_back(&refusal)?, refusal);
+            let read = reads_back(&attached)?;
+            prop_assert_eq!((read.base, read.unavailable), (attached.base, attached.unavailable));
+        }
+    }
+}
