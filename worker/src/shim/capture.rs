@@ -1,12 +1,16 @@
 //! Capture: what a job writes to its pipes goes to `output`, and a record of it to `index`.
 //!
 //! A disk that does not take the bytes never holds up the job: they are counted as lost, `output` gets a hole of
-//! their length so that offsets stay true, and the index a gap record as soon as it can be written.
+//! their length so that offsets stay true, and the index a gap record as soon as it can be written. Space for that
+//! record is set aside beforehand, so that a disk that stays full is told of all the same.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::job::folder;
 use crate::output::index::{HEADER, Kind, RECORD_BYTES, Record};
@@ -16,6 +20,12 @@ use super::record::JobFolder;
 
 /// As much as a pipe holds by default (pipe(7)), in bytes: one read empties it.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// Space in the index that only gap records may use, in bytes: 170 records of up to 4 GiB each.
+const RESERVE_BYTES: u64 = 4 << 10;
+
+/// As much space is set aside in the index at a time, in bytes: a call per 682 records.
+const ROOM_BYTES: u64 = 16 << 10;
 
 /// The reading side of a job's stdout and stderr, and the files they go to.
 pub struct Capture {
@@ -69,9 +79,14 @@ impl Capture {
         }
     }
 
-    /// Closes the books: a gap at the very end is recorded too. Returns the bytes that could not be stored.
-    pub fn finish(mut self) -> u64 {
-        self.log.record_gap();
+    /// Closes the books: a gap at the very end is recorded too. False when the disk does not take it; it can be asked
+    /// again.
+    pub fn close(&mut self) -> bool {
+        self.log.close()
+    }
+
+    /// The bytes that could not be stored.
+    pub fn lost_bytes(&self) -> u64 {
         self.log.lost_bytes
     }
 
@@ -107,6 +122,8 @@ struct Log {
     index: File,
     output_end: u64,
     index_end: u64,
+    /// How far the index has its space on the disk.
+    room_end: u64,
     /// Lost bytes that no gap record tells of yet, in front of `output_end`.
     gap_bytes: u64,
     lost_bytes: u64,
@@ -117,11 +134,17 @@ impl Log {
         let output = folder.file(folder::OUTPUT)?;
         let index = folder.file(folder::INDEX)?;
         index.write_all_at(&HEADER, 0)?;
-        Ok(Self { output, index, output_end: 0, index_end: RECORD_BYTES as u64, gap_bytes: 0, lost_bytes: 0 })
+        let index_end = RECORD_BYTES as u64;
+        let mut log =
+            Self { output, index, output_end: 0, index_end, room_end: 0, gap_bytes: 0, lost_bytes: 0 };
+        log.make_room()?;
+        Ok(log)
     }
 
     fn append(&mut self, kind: Kind, bytes: &[u8]) {
-        let stored = self.output.write_all_at(bytes, self.output_end).is_ok() && self.record_gap();
+        let stored = self.make_room().is_ok()
+            && self.output.write_all_at(bytes, self.output_end).is_ok()
+            && self.record_gap();
         let length = u32::try_from(bytes.len()).expect("a read is at most the buffer's 64 KiB");
         let record = Record { offset: self.output_end, time_unix_usec: clock::unix_usec(), length, kind };
         if !(stored && self.write_record(record)) {
@@ -129,6 +152,27 @@ impl Log {
             self.lost_bytes += u64::from(length);
         }
         self.output_end += u64::from(length);
+    }
+
+    /// Space for a gap record and another, and the reserve behind them.
+    fn make_room(&mut self) -> io::Result<()> {
+        while self.index_end + 2 * RECORD_BYTES as u64 + RESERVE_BYTES > self.room_end {
+            match fallocate(&self.index, FallocateFlags::KEEP_SIZE, self.room_end, ROOM_BYTES) {
+                // This file system can't set space aside: then a gap is told when there is some.
+                Ok(()) | Err(Errno::OPNOTSUPP) => self.room_end += ROOM_BYTES,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the gap at the end, makes `output` as long as what was written to it, and gives back the space that
+    /// was set aside. Whether that is done.
+    fn close(&mut self) -> bool {
+        self.record_gap()
+            && self.output.set_len(self.output_end).is_ok()
+            && self.index.set_len(self.index_end).is_ok()
     }
 
     /// Whether no lost bytes are left untold.

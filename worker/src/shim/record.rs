@@ -59,6 +59,11 @@ impl JobFolder {
         }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn fill(&self, spec: &Spec) -> io::Result<()> {
         self.lock.try_lock()?;
         let control = self.path.join(CONTROL);
