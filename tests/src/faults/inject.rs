@@ -54,7 +54,7 @@ fn carry_out(world: &World, victim: &mut Victim, proxy: &Proxy, fault: Fault) ->
         Kind::WorkerKilledEarly => {
             victim.kill()?;
             // So that the new one is killed while it starts a spawner.
-            kill_spawner(victim);
+            kill_spawner(world, victim);
             if victim.is_about_to_switch() {
                 world.count_at_switch();
             }
@@ -70,9 +70,9 @@ fn carry_out(world: &World, victim: &mut Victim, proxy: &Proxy, fault: Fault) ->
         Kind::BinaryReplaced => {
             victim.replace_program()?;
             // So that the worker has to start a spawner from a program that is no longer on the disk.
-            return Ok(kill_spawner(victim));
+            return Ok(kill_spawner(world, victim));
         }
-        Kind::SpawnerKilled => return Ok(kill_spawner(victim)),
+        Kind::SpawnerKilled => return Ok(kill_spawner(world, victim)),
         Kind::ShimKilled => return Ok(kill_shim(world, victim, fault.chance)),
         Kind::Cut => {
             proxy.cut();
@@ -113,7 +113,8 @@ fn terminate(world: &World, victim: &mut Victim) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn kill_spawner(victim: &Victim) -> bool {
+fn kill_spawner(world: &World, victim: &Victim) -> bool {
+    world.spawner_is_killed();
     victim.spawner_pid().is_some_and(|spawner| kill(pid(spawner), Signal::SIGKILL).is_ok())
 }
 

@@ -36,6 +36,8 @@ pub(super) struct World {
     address: SocketAddr,
     pki: Arc<Pki>,
     disk_full: Moments,
+    /// The last time.
+    spawner_killed: Mutex<Option<Instant>>,
     /// Held open, so that its inode stays its own.
     older: Option<File>,
     figures: Mutex<Figures>,
@@ -64,6 +66,7 @@ impl World {
             address,
             pki: victim.pki(),
             disk_full: victim.disk_full(),
+            spawner_killed: Mutex::default(),
             older: victim.older(),
             figures: Mutex::new(Figures::default()),
             jobs: Mutex::default(),
@@ -132,13 +135,14 @@ impl World {
     {
         let started = Instant::now();
         loop {
+            let asked = Instant::now();
             let answer = match self.connect().await {
                 Ok(client) => call(client).await,
                 Err(status) => Err(status),
             };
             match answer {
                 Ok(answer) => return Some(answer),
-                Err(status) if self.is_final(what, started, &status) => return None,
+                Err(status) if self.is_final(what, asked, &status) => return None,
                 Err(status) if started.elapsed() > PATIENCE => {
                     self.wrong_answer(&format!("{what}: still after {PATIENCE:?}: {status}"));
                     return None;
@@ -146,6 +150,14 @@ impl World {
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
+    }
+
+    pub(super) fn spawner_is_killed(&self) {
+        *self.spawner_killed.lock().expect("no holder panics") = Some(Instant::now());
+    }
+
+    fn was_spawner_killed_since(&self, then: Instant) -> bool {
+        self.spawner_killed.lock().expect("no holder panics").is_some_and(|killed| killed >= then)
     }
 
     pub(super) fn was_disk_full_since(&self, then: Instant) -> bool {
@@ -188,11 +200,9 @@ impl World {
                 false
             }
             // It was killed before it could answer.
-            Some(ErrorReason::SpawnerUnavailable)
-                if ["gave no answer", "signal: 9"].iter().any(|words| status.message().contains(words)) =>
-            {
-                false
-            }
+            Some(ErrorReason::SpawnerUnavailable) if status.message().contains("gave no answer") => false,
+            // The worker looks for another, but not for ever: it was killed again meanwhile.
+            Some(ErrorReason::SpawnerUnavailable) if self.was_spawner_killed_since(since) => false,
             Some(ErrorReason::JobNotFound) => {
                 self.figures().failures.lost_jobs += 1;
                 self.figures().note(format!("{what}: {}", status.message()));
