@@ -32,7 +32,7 @@ use crate::job::{Phase, Spec, State};
 use crate::spawner::host::Host;
 use crate::spawner::protocol::StartReply;
 
-use self::capture::Sums;
+use self::capture::{Capture, Sums};
 use self::confinement::Confinement;
 use self::life::Life;
 use self::record::JobFolder;
@@ -83,9 +83,8 @@ fn accompany(born: Born) {
         },
     }
     .live();
-    let sums = capture.finish();
-    let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, sums);
-    finish(&folder, state, finished);
+    let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, capture.sums());
+    finish(&folder, &mut capture, state, finished);
 }
 
 /// Takes the evidence, then removes the group.
@@ -134,11 +133,17 @@ fn remove(group: &Group) {
     }
 }
 
-/// The outcome is recorded as soon as the disk takes it.
-fn finish(folder: &JobFolder, mut state: State, finished: Finished) {
+/// The outcome is recorded as soon as the disk takes it, and before it the last gap: whoever hears of the end has heard
+/// of all that is lost.
+fn finish(folder: &JobFolder, capture: &mut Capture, mut state: State, finished: Finished) {
     state.phase = Phase::Finished(Box::new(finished));
-    while let Err(error) = folder.write_state(&state) {
-        tracing::error!(%error, "can't record the outcome; the next attempt follows");
+    loop {
+        let closed = capture.close();
+        match folder.write_state(&state) {
+            Ok(()) if closed || capture.close() => return,
+            Ok(()) => return tracing::error!("can't record the gap at the end of the output"),
+            Err(error) => tracing::error!(%error, "can't record the outcome; the next attempt follows"),
+        }
         thread::sleep(RETRY);
     }
 }

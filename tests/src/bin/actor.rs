@@ -1,4 +1,4 @@
-//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask …`. Bounded, each of them.
+//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|lines …`. Bounded, each of them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,6 +8,8 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jobworker_tests::api::OutputStream;
+use jobworker_tests::faults::lines::{line, stream};
 use sha2::{Digest, Sha256};
 
 /// As long as anything here lives.
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         ["random", bytes, seed] => random(number(bytes), number(seed) as u64),
         ["ask", socket] => ask(socket),
         ["write", "direct", path, bytes] => write(path, number(bytes), libc::O_DIRECT),
+        ["lines", seed, count, burst] => {
+            lines(number(seed) as u64, number(count) as u64, number(burst) as u64)
+        }
         ["write", "buffered", path, bytes] => write(path, number(bytes), 0),
         _ => Err(io::Error::other(format!("actor: unknown part {args:?}"))),
     };
@@ -154,6 +159,22 @@ fn write(path: &str, bytes: usize, flags: i32) -> io::Result<()> {
     file.sync_all()?;
     println!("{}", started.elapsed().as_millis());
     Ok(())
+}
+
+/// Numbered lines to both streams, so many at a time, with a millisecond between them.
+fn lines(seed: u64, count: u64, burst: u64) -> io::Result<()> {
+    let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
+    for number in 0..count {
+        let line = line(seed, number);
+        match stream(number) {
+            OutputStream::Stderr => stderr.write_all(&line)?,
+            _ => stdout.write_all(&line)?,
+        }
+        if number % burst == burst - 1 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    stdout.flush()
 }
 
 /// Says a line from stdin to a unix socket, and shows the line that comes back, if one does.

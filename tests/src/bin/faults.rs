@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use jobworker_tests::faults::{self, Options};
 
-const USAGE: &str = "usage: faults [--minutes N] [--seed S] [--jobs N] [--followers N] [--controllers]";
+const USAGE: &str = "usage: faults [--minutes N] [--seed S] [--jobs N] [--followers N] [--controllers] [--clock] \
+    [--disk DIR] [--older JOBWORKER]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,29 +34,46 @@ fn harm(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 fn options(args: &[&str]) -> anyhow::Result<Options> {
-    let mut options =
-        Options { duration: Duration::from_secs(60), seed: 1, jobs: 20, followers: 40, controllers: false };
+    let mut options = Options {
+        duration: Duration::from_secs(60),
+        seed: 1,
+        jobs: 20,
+        followers: 40,
+        controllers: false,
+        disk: None,
+        clock: false,
+        older: None,
+    };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        if *arg == "--controllers" {
-            options.controllers = true;
-            continue;
-        }
-        let value = args.next().with_context(|| format!("{arg} needs a value; {USAGE}"))?;
-        let wrong = || format!("{arg} {value}: a number is needed; {USAGE}");
         match *arg {
-            "--minutes" => {
-                let minutes: f64 = value.parse().with_context(wrong)?;
-                options.duration = Duration::try_from_secs_f64(minutes * 60.0).with_context(wrong)?;
+            "--controllers" => options.controllers = true,
+            "--clock" => options.clock = true,
+            _ => {
+                let value = args.next().with_context(|| format!("{arg} needs a value; {USAGE}"))?;
+                set(&mut options, arg, value)?;
             }
-            "--seed" => options.seed = value.parse().with_context(wrong)?,
-            "--jobs" => options.jobs = value.parse().with_context(wrong)?,
-            "--followers" => options.followers = value.parse().with_context(wrong)?,
-            _ => bail!("unknown option {arg}; {USAGE}"),
         }
     }
     if options.jobs == 0 {
         bail!("--jobs 0: at least one; {USAGE}");
     }
     Ok(options)
+}
+
+fn set(options: &mut Options, arg: &str, value: &str) -> anyhow::Result<()> {
+    let wrong = || format!("{arg} {value}: a number is needed; {USAGE}");
+    match arg {
+        "--minutes" => {
+            let minutes: f64 = value.parse().with_context(wrong)?;
+            options.duration = Duration::try_from_secs_f64(minutes * 60.0).with_context(wrong)?;
+        }
+        "--seed" => options.seed = value.parse().with_context(wrong)?,
+        "--jobs" => options.jobs = value.parse().with_context(wrong)?,
+        "--followers" => options.followers = value.parse().with_context(wrong)?,
+        "--disk" => options.disk = Some(value.into()),
+        "--older" => options.older = Some(value.into()),
+        _ => bail!("unknown option {arg}; {USAGE}"),
+    }
+    Ok(())
 }

@@ -23,6 +23,14 @@ pub struct Figures {
     pub checked_bytes: u64,
     /// Times that a follower had to come back.
     pub reconnects: u64,
+    /// Bytes told as gone while the disk was full, over all followers.
+    pub gap_bytes: u64,
+    /// Starts refused while the disk was full, and asked for again.
+    pub refused_starts: u64,
+    /// Jobs whose shim is of the older build, and of the present one; none where there is no older build.
+    pub jobs_by_build: Option<[u64; 2]>,
+    /// Jobs of the older build that lived when the present one took over.
+    pub jobs_at_switch: Option<u64>,
     /// What must be nothing.
     pub failures: Failures,
     /// What went wrong, in words.
@@ -34,7 +42,8 @@ pub struct Figures {
 pub struct Failures {
     /// Jobs that are gone, never end, or are told as lost though their shim was left alone.
     pub lost_jobs: u64,
-    /// Bytes that a follower did not get, or got wrong; gaps included, and all that follows a wrong byte.
+    /// Bytes that a follower did not get, or got wrong; gaps that no full disk explains included, and all that follows a
+    /// wrong byte.
     pub lost_bytes: u64,
     /// Bytes that a follower got twice, or that no job wrote.
     pub repeated_bytes: u64,
@@ -50,10 +59,12 @@ pub struct Failures {
     pub left_descriptors: u64,
     /// Folders that are not of a job that was started.
     pub left_folders: u64,
+    /// Gaps that tell of more or less than is missing.
+    pub inexact_gaps: u64,
 }
 
 impl Failures {
-    fn named(&self) -> [(&'static str, u64); 9] {
+    fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("lost_jobs", self.lost_jobs),
             ("lost_bytes", self.lost_bytes),
@@ -64,6 +75,7 @@ impl Failures {
             ("left_groups", self.left_groups),
             ("left_descriptors", self.left_descriptors),
             ("left_folders", self.left_folders),
+            ("inexact_gaps", self.inexact_gaps),
         ]
     }
 }
@@ -85,11 +97,24 @@ impl Figures {
             "told_lost_jobs": self.told_lost_jobs,
             "checked_bytes": self.checked_bytes,
             "reconnects": self.reconnects,
+            "gap_bytes": self.gap_bytes,
+            "refused_starts": self.refused_starts,
         });
+        for (name, value) in self.builds() {
+            all[name] = value.into();
+        }
         for (name, value) in self.failures.named() {
             all[name] = value.into();
         }
         all.to_string()
+    }
+
+    fn builds(&self) -> Vec<(&'static str, u64)> {
+        let [older, present] = self.jobs_by_build.map_or([None; 2], |jobs| jobs.map(Some));
+        [("jobs_of_older", older), ("jobs_of_present", present), ("jobs_at_switch", self.jobs_at_switch)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
 
     pub(super) fn note(&mut self, words: String) {
@@ -114,6 +139,9 @@ impl fmt::Display for Figures {
         row("told_lost_jobs", self.told_lost_jobs)?;
         row("checked_bytes", self.checked_bytes)?;
         row("reconnects", self.reconnects)?;
+        row("gap_bytes", self.gap_bytes)?;
+        row("refused_starts", self.refused_starts)?;
+        self.builds().into_iter().try_for_each(|(name, value)| row(name, value))?;
         self.failures.named().into_iter().try_for_each(|(name, value)| row(name, value))
     }
 }

@@ -10,7 +10,7 @@ use super::slot::Run;
 use super::world::{PATIENCE, World};
 use crate::api::stream_request::From;
 use crate::api::stream_response::Event;
-use crate::api::{Chunk, Job, OutputStream, StreamRequest};
+use crate::api::{Chunk, Gap, Job, OutputStream, StreamRequest};
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(50);
@@ -22,6 +22,8 @@ pub(super) struct Follower<'a> {
     only: OutputStream,
     /// The absolute offset of the next byte.
     next: u64,
+    /// Bytes told as gone.
+    gap_bytes: u64,
     stdout: Expected,
     stderr: Expected,
 }
@@ -30,7 +32,7 @@ impl<'a> Follower<'a> {
     pub(super) fn new(world: &'a World, run: &'a Run, only: OutputStream) -> Self {
         let expected = |stream| Expected::new(run.plan.seed, stream);
         let (stdout, stderr) = (expected(OutputStream::Stdout), expected(OutputStream::Stderr));
-        Self { world, run, only, next: 0, stdout, stderr }
+        Self { world, run, only, next: 0, gap_bytes: 0, stdout, stderr }
     }
 
     /// Follows to the end, over every fault.
@@ -45,7 +47,7 @@ impl<'a> Follower<'a> {
             if self.next > before {
                 heard = Instant::now();
             }
-            if self.world.is_final(&format!("stream {}", self.run.id), &status) {
+            if self.world.is_final(&format!("stream {}", self.run.id), heard, &status) {
                 return;
             }
             if heard.elapsed() > PATIENCE {
@@ -76,10 +78,7 @@ impl<'a> Follower<'a> {
                 }
                 Some(message) => match message.event.expect("an event") {
                     Event::Chunk(chunk) => self.check(&chunk),
-                    Event::Gap(gap) => {
-                        self.lost(gap.length, "a gap");
-                        self.next = gap.offset + gap.length;
-                    }
+                    Event::Gap(gap) => self.check_gap(&gap),
                     Event::End(job) => return Ok(job),
                 },
             }
@@ -88,43 +87,86 @@ impl<'a> Follower<'a> {
 
     fn check(&mut self, chunk: &Chunk) {
         let length = chunk.data.len() as u64;
-        let all = self.only == OutputStream::Unspecified;
-        if chunk.offset < self.next {
-            self.repeated(self.next - chunk.offset, "an offset before the last");
-        } else if all && chunk.offset > self.next {
-            self.lost(chunk.offset - self.next, "offsets passed over");
-        }
+        self.check_offset(chunk.offset);
         self.next = chunk.offset + length;
         let expected =
             if chunk.stream() == OutputStream::Stderr { &mut self.stderr } else { &mut self.stdout };
         let (was_right, wrong) = (expected.wrong_bytes == 0, expected.check(&chunk.data));
-        let mut figures = self.world.figures();
-        figures.checked_bytes += length;
-        figures.failures.lost_bytes += wrong;
-        // From the first wrong byte on most are: it is told once.
-        if wrong > 0 && was_right {
-            figures.note(format!("stream {}: wrong bytes from about {} on", self.run.id, chunk.offset));
+        self.world.figures().checked_bytes += length;
+        self.wrong(wrong, was_right);
+        self.check_missing();
+    }
+
+    fn check_offset(&self, offset: u64) {
+        let all = self.only == OutputStream::Unspecified;
+        if offset < self.next {
+            self.repeated(self.next - offset, "an offset before the last");
+        } else if all && offset > self.next {
+            self.lost(offset - self.next, "offsets passed over");
         }
     }
 
-    fn check_end(&self, job: &Job) {
+    /// Only a disk that was full explains one.
+    fn check_gap(&mut self, gap: &Gap) {
+        self.check_offset(gap.offset);
+        self.next = gap.offset + gap.length;
+        if self.world.was_disk_full_since(self.run.begun) {
+            self.world.figures().gap_bytes += gap.length;
+        } else {
+            self.lost(gap.length, "a gap, and the disk was not full");
+        }
+        self.gap_bytes += gap.length;
+        let was_right = self.stdout.wrong_bytes + self.stderr.wrong_bytes == 0;
+        let wrong = self.stdout.gap(gap.length) + self.stderr.gap(gap.length);
+        self.wrong(wrong, was_right);
+    }
+
+    /// What both streams miss is what the gaps tell of, no byte more or less.
+    fn check_missing(&self) {
+        let missing = self.stdout.missing_bytes + self.stderr.missing_bytes;
+        let clear = self.only == OutputStream::Unspecified
+            && self.stdout.is_placed()
+            && self.stderr.is_placed()
+            && self.stdout.wrong_bytes + self.stderr.wrong_bytes == 0;
+        if clear && missing != self.gap_bytes {
+            self.inexact(&format!("{missing} bytes are missing"));
+        }
+    }
+
+    fn check_end(&mut self, job: &Job) {
         self.run.check_verdict(self.world, job);
         let may_be_cut = self.world.was_shim_killed(&self.run.id);
+        let was_right = self.stdout.wrong_bytes + self.stderr.wrong_bytes == 0;
+        let wrong = self.stdout.settle() + self.stderr.settle();
+        self.wrong(wrong, was_right);
+        if !may_be_cut && self.gap_bytes != job.output_lost_bytes {
+            self.inexact(&format!("the job tells of {} lost bytes", job.output_lost_bytes));
+        }
         if self.only == OutputStream::Unspecified && !may_be_cut && self.next != job.output_bytes {
             self.lost(job.output_bytes.abs_diff(self.next), "the end is not where the job's output ends");
         }
         let written = self.run.written();
+        if self.only == OutputStream::Unspecified && !may_be_cut {
+            let (stdout, stderr) = (written(OutputStream::Stdout), written(OutputStream::Stderr));
+            let (at_least, at_most) = (stdout.0 + stderr.0, stdout.1 + stderr.1);
+            if !(at_least..=at_most).contains(&job.output_bytes) {
+                let taken = format!("{} bytes of output, {at_least} to {at_most} taken", job.output_bytes);
+                self.lost(job.output_bytes.abs_diff(at_least), &taken);
+            }
+        }
         for (expected, stream) in [(&self.stdout, OutputStream::Stdout), (&self.stderr, OutputStream::Stderr)]
         {
             if self.only != OutputStream::Unspecified && self.only != stream {
                 continue;
             }
             let (at_least, at_most) = written(stream);
+            let at_least = at_least.saturating_sub(self.gap_bytes);
             if expected.seen_bytes < at_least && !may_be_cut {
                 self.lost(at_least - expected.seen_bytes, "bytes that the kernel took from the job");
             }
-            if expected.seen_bytes > at_most {
-                self.repeated(expected.seen_bytes - at_most, "more than the job writes");
+            if expected.seen_bytes + expected.missing_bytes > at_most {
+                let more = expected.seen_bytes + expected.missing_bytes - at_most;
+                self.repeated(more, "more than the job writes");
             }
         }
     }
@@ -133,6 +175,22 @@ impl<'a> Follower<'a> {
         let mut figures = self.world.figures();
         figures.failures.lost_bytes += bytes;
         figures.note(format!("stream {}: {bytes} bytes lost at {}: {why}", self.run.id, self.next));
+    }
+
+    /// From the first wrong byte on most are: it is told once.
+    fn wrong(&self, bytes: u64, was_right: bool) {
+        let mut figures = self.world.figures();
+        figures.failures.lost_bytes += bytes;
+        if bytes > 0 && was_right {
+            figures.note(format!("stream {}: wrong bytes before {}", self.run.id, self.next));
+        }
+    }
+
+    fn inexact(&self, why: &str) {
+        let mut figures = self.world.figures();
+        figures.failures.inexact_gaps += 1;
+        let told = self.gap_bytes;
+        figures.note(format!("stream {}: gaps of {told} bytes before {}: {why}", self.run.id, self.next));
     }
 
     fn repeated(&self, bytes: u64, why: &str) {

@@ -17,6 +17,9 @@ use crate::census;
 /// How long a worker that is killed early lives at most.
 const EARLY_MSEC: u64 = 150;
 
+/// How long a disk is full, in milliseconds.
+const FULL_MSEC: std::ops::Range<u64> = 100..3_000;
+
 /// Injects faults until the time is over; then the worker is restarted a last time, so that what was done to it just
 /// before the end is seen to as well.
 pub(super) fn inject(
@@ -25,15 +28,21 @@ pub(super) fn inject(
     proxy: &Proxy,
     schedule: Schedule,
 ) -> anyhow::Result<()> {
-    for fault in schedule {
+    let began = Instant::now();
+    let half = began + world.until.saturating_duration_since(began) / 2;
+    for mut fault in schedule {
         thread::sleep(fault.pause.min(world.until.saturating_duration_since(Instant::now())));
         if world.is_over() {
             break;
+        }
+        if victim.is_older() && Instant::now() > half {
+            fault.kind = Kind::WorkerMoved;
         }
         if carry_out(world, victim, proxy, fault)? {
             *world.figures().faults.entry(fault.kind).or_default() += 1;
         }
     }
+    victim.wait_until_disk_is_free()?;
     victim.kill()?;
     revive(world, victim)
 }
@@ -45,7 +54,10 @@ fn carry_out(world: &World, victim: &mut Victim, proxy: &Proxy, fault: Fault) ->
         Kind::WorkerKilledEarly => {
             victim.kill()?;
             // So that the new one is killed while it starts a spawner.
-            kill_spawner(victim);
+            kill_spawner(world, victim);
+            if victim.is_about_to_switch() {
+                world.count_at_switch();
+            }
             victim.spawn()?;
             thread::sleep(Duration::from_millis(fault.chance % EARLY_MSEC));
             victim.kill()?;
@@ -58,12 +70,20 @@ fn carry_out(world: &World, victim: &mut Victim, proxy: &Proxy, fault: Fault) ->
         Kind::BinaryReplaced => {
             victim.replace_program()?;
             // So that the worker has to start a spawner from a program that is no longer on the disk.
-            return Ok(kill_spawner(victim));
+            return Ok(kill_spawner(world, victim));
         }
-        Kind::SpawnerKilled => return Ok(kill_spawner(victim)),
+        Kind::SpawnerKilled => return Ok(kill_spawner(world, victim)),
         Kind::ShimKilled => return Ok(kill_shim(world, victim, fault.chance)),
         Kind::Cut => {
             proxy.cut();
+            return Ok(true);
+        }
+        Kind::DiskFilled => {
+            let moment = FULL_MSEC.start + fault.chance % (FULL_MSEC.end - FULL_MSEC.start);
+            return victim.fill_disk(Duration::from_millis(moment));
+        }
+        Kind::ClockJumped => {
+            victim.jump_clock(fault.chance)?;
             return Ok(true);
         }
     }
@@ -73,6 +93,9 @@ fn carry_out(world: &World, victim: &mut Victim, proxy: &Proxy, fault: Fault) ->
 
 /// A worker that has to start, whatever its predecessor left.
 fn revive(world: &World, victim: &mut Victim) -> anyhow::Result<()> {
+    if victim.is_about_to_switch() {
+        world.count_at_switch();
+    }
     victim.spawn()?;
     if let Err(error) = victim.wait_until_it_listens() {
         world.wrong_answer(&format!("{error:#}"));
@@ -90,7 +113,8 @@ fn terminate(world: &World, victim: &mut Victim) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn kill_spawner(victim: &Victim) -> bool {
+fn kill_spawner(world: &World, victim: &Victim) -> bool {
+    world.spawner_is_killed();
     victim.spawner_pid().is_some_and(|spawner| kill(pid(spawner), Signal::SIGKILL).is_ok())
 }
 
@@ -117,7 +141,7 @@ fn kill_shim(world: &World, victim: &Victim, chance: u64) -> bool {
 }
 
 /// The shim of a job that has not ended.
-fn running_shim(folder: &Path) -> Option<u32> {
+pub(super) fn running_shim(folder: &Path) -> Option<u32> {
     let state: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("state.json")).ok()?).ok()?;
     let ended = state["phase"].get("finished").is_some();
     u32::try_from(state["shim_pid"].as_u64()?).ok().filter(|_| !ended)

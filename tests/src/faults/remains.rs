@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counts, and ends what is left.
 pub(super) fn count(world: &World, mut victim: Victim) {
-    let descriptors = extra_descriptors(&mut victim);
+    let descriptors = extra_descriptors(world, &mut victim);
     if !victim.terminate().unwrap_or(false) {
         world.wrong_answer("the worker does not end after SIGTERM when nobody is there");
     }
@@ -43,7 +43,7 @@ pub(super) fn count(world: &World, mut victim: Victim) {
 }
 
 /// What an idle worker and its spawner have open, more than the same two have when they are fresh.
-fn extra_descriptors(victim: &mut Victim) -> usize {
+fn extra_descriptors(world: &World, victim: &mut Victim) -> usize {
     let used = |victim: &Victim| {
         [Some(victim.pid()), victim.spawner_pid()].map(|pid| pid.map_or(0, census::descriptors))
     };
@@ -58,8 +58,23 @@ fn extra_descriptors(victim: &mut Victim) -> usize {
         }
         thread::sleep(Duration::from_millis(50));
     }
+    let open = [Some(victim.pid()), victim.spawner_pid()].map(|pid| pid.map(open_files).unwrap_or_default());
     let fresh = fresh_descriptors(victim).unwrap_or([0, 0]);
-    least.iter().zip(fresh).map(|(used, fresh)| used.saturating_sub(fresh)).sum()
+    let extra = least.iter().zip(fresh).map(|(used, fresh)| used.saturating_sub(fresh)).sum();
+    if extra > 0 {
+        let [worker, spawner] = open;
+        world.figures().note(format!(
+            "left: {extra} descriptors: {least:?} and fresh {fresh:?}; worker: {worker}; spawner: {spawner}"
+        ));
+    }
+    extra
+}
+
+/// What a process has open, in a line.
+fn open_files(pid: u32) -> String {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return String::new() };
+    let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.map(|target| target.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// A fresh worker with a fresh spawner, on the same folders.

@@ -24,10 +24,14 @@ pub enum Kind {
     ShimKilled,
     /// All connections break.
     Cut,
+    /// The state folder's disk is full for a moment.
+    DiskFilled,
+    /// The host's clock is set forward or back.
+    ClockJumped,
 }
 
 impl Kind {
-    /// All, with their shares.
+    /// Those that any host allows, with their shares.
     const SHARES: [(Self, usize); 8] = [
         (Self::WorkerKilled, 8),
         (Self::WorkerKilledEarly, 1),
@@ -50,6 +54,8 @@ impl Kind {
             Self::SpawnerKilled => "spawner_killed",
             Self::ShimKilled => "shim_killed",
             Self::Cut => "connections_cut",
+            Self::DiskFilled => "disk_filled",
+            Self::ClockJumped => "clock_jumped",
         }
     }
 }
@@ -69,12 +75,15 @@ pub struct Fault {
 #[derive(Clone, Debug)]
 pub struct Schedule {
     random: Random,
+    lots: Vec<Kind>,
 }
 
 impl Schedule {
-    /// Of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed, &[u64::MAX]) }
+    /// Of a seed, with more kinds than any host allows, and their shares.
+    pub fn new(seed: u64, more: &[(Kind, usize)]) -> Self {
+        let shares = Kind::SHARES.iter().chain(more);
+        let lots = shares.flat_map(|(kind, share)| iter::repeat_n(*kind, *share)).collect();
+        Self { random: Random::new(seed, &[u64::MAX]), lots }
     }
 }
 
@@ -83,9 +92,7 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Fault> {
         let pause = Duration::from_millis(self.random.between(50, 1_500));
-        let lots: Vec<Kind> =
-            Kind::SHARES.into_iter().flat_map(|(kind, share)| iter::repeat_n(kind, share)).collect();
-        Some(Fault { pause, kind: self.random.pick(&lots), chance: self.random.next() })
+        Some(Fault { pause, kind: self.random.pick(&self.lots), chance: self.random.next() })
     }
 }
 
@@ -97,10 +104,11 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_schedule_and_has_every_kind() {
-        let faults = |seed| Schedule::new(seed).take(500).collect::<Vec<_>>();
+        let faults = |seed| Schedule::new(seed, &[(Kind::DiskFilled, 3)]).take(500).collect::<Vec<_>>();
         assert_eq!(faults(1), faults(1));
         assert_ne!(faults(1), faults(2));
         let kinds: BTreeSet<Kind> = faults(1).iter().map(|fault| fault.kind).collect();
-        assert_eq!(kinds, BTreeSet::from(Kind::SHARES.map(|(kind, _)| kind)));
+        let all = Kind::SHARES.into_iter().map(|(kind, _)| kind).chain([Kind::DiskFilled]);
+        assert_eq!(kinds, all.collect());
     }
 }

@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Run {
     pub(super) id: String,
     pub(super) plan: Plan,
+    /// When it was first asked for.
+    pub(super) begun: Instant,
     ledger: PathBuf,
 }
 
@@ -39,11 +41,12 @@ async fn one_job(world: &Arc<World>, slot: usize, mut plan: Plan) {
     let [low, high] = [plan.random.next(), plan.random.next()].map(u128::from);
     let id = uuid::Builder::from_random_bytes((low << 64 | high).to_le_bytes()).into_uuid();
     let ledger = world.ledgers.join(id.to_string());
-    let mut run = Run { id: id.to_string(), plan, ledger };
+    let mut run = Run { id: id.to_string(), plan, begun: Instant::now(), ledger };
     if !start(world, &run, id).await {
         return;
     }
     world.started(slot, &run.id);
+    world.count_build(&run.id);
     let chances: Vec<u64> = (0..followers(world, slot)).map(|_| run.plan.random.next()).collect();
     let run = Arc::new(run);
     let mut tasks = JoinSet::new();
@@ -143,14 +146,16 @@ impl Run {
 
     /// The fewest and the most bytes that a stream's reader has to get.
     pub(super) fn written(&self) -> impl Fn(OutputStream) -> (u64, u64) + '_ {
-        let taken = read_ledger(&self.ledger).unwrap_or_default();
-        move |stream| match self.plan.lines {
-            Some(lines) => {
-                let length = lines::length(self.plan.seed, lines, stream);
-                (length, length)
-            }
-            None => (taken[usize::from(stream == OutputStream::Stderr)], u64::MAX),
-        }
+        let [stdout, stderr] = read_ledger(&self.ledger).unwrap_or_default();
+        let Plan { seed, burst, .. } = self.plan;
+        let by_itself = self.plan.lines.map(|lines| (lines, lines));
+        // A job that is ended may have written on since it last wrote its ledger.
+        let lines = by_itself.unwrap_or_else(|| {
+            let counted = lines::lines_in(seed, stdout, OutputStream::Stdout)
+                + lines::lines_in(seed, stderr, OutputStream::Stderr);
+            (counted, counted + burst)
+        });
+        move |stream| (lines::length(seed, lines.0, stream), lines::length(seed, lines.1, stream))
     }
 
     pub(super) fn check_verdict(&self, world: &World, job: &Job) {

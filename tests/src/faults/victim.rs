@@ -15,6 +15,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::Options;
+use super::clock::Clock;
+use super::disk::{Disk, Moments};
 use crate::binaries::binary;
 use crate::pki::Pki;
 use crate::worker::clean;
@@ -25,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// jobworker, as it is given to be copied.
 const PRISTINE: &str = "jobworker";
+/// An older build of it, to begin with.
+const OLDER: &str = "jobworker-older";
+/// The worker's state folder.
+const STATE: &str = "state";
 /// What the jobs execute.
 const ACTOR: &str = "actor";
 
@@ -37,33 +44,61 @@ enum Groups {
 }
 
 pub(super) struct Victim {
+    /// Unmounted before the root is removed.
+    disk: Option<Disk>,
+    clock: Option<Clock>,
     root: TempDir,
     pki: Arc<Pki>,
     groups: Groups,
     address: SocketAddr,
     binary: PathBuf,
+    build: Build,
     copies: u32,
     process: Child,
 }
 
+/// Which build the worker is started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Build {
+    /// The older one, from the beginning on.
+    Older,
+    /// The present one is to be next: its program is in place.
+    Switching,
+    /// The present one.
+    Present,
+}
+
 impl Victim {
-    pub(super) fn start(controllers: bool) -> anyhow::Result<Self> {
+    pub(super) fn start(options: &Options) -> anyhow::Result<Self> {
         let root = tempfile::Builder::new().prefix("jwfaults").tempdir()?;
         fs::create_dir(root.path().join("ledgers"))?;
         // Copies, so that a build meanwhile changes nothing here.
         fs::copy(binary("jobworker"), root.path().join(PRISTINE)).context("copy jobworker")?;
         fs::copy(std::env::current_exe()?, root.path().join(ACTOR)).context("copy this program")?;
-        let groups = if controllers {
+        let mut build = Build::Present;
+        if let Some(older) = &options.older {
+            fs::copy(older, root.path().join(OLDER)).with_context(|| format!("copy {}", older.display()))?;
+            build = Build::Older;
+        }
+        let disk =
+            options.disk.as_ref().map(|disk| Disk::mount(disk, &root.path().join(STATE))).transpose()?;
+        let groups = if options.controllers {
             Groups::Delegated(Subtree::new())
         } else {
             Groups::Scratch(scratch::group_for(root.path()))
         };
-        let pki = Arc::new(Pki::new());
+        let clock = options.clock.then(Clock::read);
+        let pki = match &clock {
+            Some(clock) => clock.in_the_past(Pki::new)?,
+            None => Pki::new(),
+        };
+        let pki = Arc::new(pki);
         // Free a moment ago, and nobody here takes ports but us.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let copy = copy_program(root.path(), 0)?;
+        let copy = copy_program(root.path(), build, 0)?;
         let process = spawn(root.path(), &copy, address, &pki, groups.path().as_deref())?;
-        let mut victim = Self { root, pki, groups, address, binary: copy, copies: 1, process };
+        let mut victim =
+            Self { disk, clock, root, pki, groups, address, binary: copy, build, copies: 1, process };
         victim.wait_until_it_listens()?;
         Ok(victim)
     }
@@ -90,7 +125,46 @@ impl Victim {
     }
 
     fn state(&self) -> PathBuf {
-        self.root.path().join("state")
+        self.root.path().join(STATE)
+    }
+
+    pub(super) fn disk_full(&self) -> Moments {
+        self.disk.as_ref().map(Disk::moments).unwrap_or_default()
+    }
+
+    /// False when it is full already.
+    pub(super) fn fill_disk(&mut self, moment: Duration) -> anyhow::Result<bool> {
+        self.disk.as_mut().map_or(Ok(false), |disk| disk.fill(moment))
+    }
+
+    pub(super) fn wait_until_disk_is_free(&mut self) -> anyhow::Result<()> {
+        self.disk.as_mut().map_or(Ok(()), Disk::wait_until_free)
+    }
+
+    pub(super) fn jump_clock(&self, chance: u64) -> anyhow::Result<()> {
+        self.clock.as_ref().map_or(Ok(()), |clock| clock.jump(chance))
+    }
+
+    /// The program of the older build, while it runs; asked for at the beginning.
+    pub(super) fn older(&self) -> Option<File> {
+        File::open(&self.binary).ok().filter(|_| self.is_older())
+    }
+
+    pub(super) fn is_older(&self) -> bool {
+        self.build == Build::Older
+    }
+
+    /// Whether the next worker is the first of the present build.
+    pub(super) fn is_about_to_switch(&self) -> bool {
+        self.build == Build::Switching
+    }
+
+    /// What programs are replaced by: the present build.
+    fn next_build(&mut self) -> Build {
+        if self.is_older() {
+            self.build = Build::Switching;
+        }
+        self.build
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -115,6 +189,9 @@ impl Victim {
 
     /// A new worker, which may not listen yet.
     pub(super) fn spawn(&mut self) -> anyhow::Result<()> {
+        if self.build == Build::Switching {
+            self.build = Build::Present;
+        }
         let base = self.groups.path();
         self.process = spawn(self.root.path(), &self.binary, self.address, &self.pki, base.as_deref())?;
         Ok(())
@@ -156,7 +233,8 @@ impl Victim {
 
     /// A copy of the program in a place of its own; the old one's place is gone.
     pub(super) fn move_program(&mut self) -> anyhow::Result<()> {
-        let copy = copy_program(self.root.path(), self.copies)?;
+        let build = self.next_build();
+        let copy = copy_program(self.root.path(), build, self.copies)?;
         self.copies += 1;
         fs::remove_file(&self.binary).context("remove the old program")?;
         self.binary = copy;
@@ -165,7 +243,8 @@ impl Victim {
 
     /// A copy of the program in the place of the one that runs, as an upgrade puts it there.
     pub(super) fn replace_program(&mut self) -> anyhow::Result<()> {
-        let copy = copy_program(self.root.path(), self.copies)?;
+        let build = self.next_build();
+        let copy = copy_program(self.root.path(), build, self.copies)?;
         self.copies += 1;
         fs::rename(&copy, &self.binary).context("replace the program")
     }
@@ -178,7 +257,9 @@ impl Victim {
     }
 
     /// Removes what it stood on; what is to be looked at stays, and is named.
-    pub(super) fn bury(self, keep: bool) -> Option<PathBuf> {
+    pub(super) fn bury(mut self, keep: bool) -> Option<PathBuf> {
+        // What stands on a disk of its own stays there in any case.
+        self.disk = None;
         if let Groups::Scratch(Some(group)) = &self.groups {
             for inner in ["jobs", "shims", "worker"] {
                 let _ = fs::remove_dir(group.join(inner));
@@ -198,11 +279,12 @@ impl Groups {
     }
 }
 
-fn copy_program(root: &Path, number: u32) -> anyhow::Result<PathBuf> {
+fn copy_program(root: &Path, build: Build, number: u32) -> anyhow::Result<PathBuf> {
+    let pristine = if build == Build::Older { OLDER } else { PRISTINE };
     let folder = root.join(format!("bin{number}"));
     fs::create_dir(&folder)?;
     let copy = folder.join("jobworker");
-    fs::copy(root.join(PRISTINE), &copy).context("copy the program")?;
+    fs::copy(root.join(pristine), &copy).context("copy the program")?;
     Ok(copy)
 }
 
@@ -217,7 +299,7 @@ fn spawn(
     let mut command = Command::new(program);
     clean(&mut command);
     command.args(["serve", "--log-format", "json", "--listen"]).arg(address.to_string());
-    command.arg("--state-dir").arg(root.join("state")).arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());
+    command.arg("--state-dir").arg(root.join(STATE)).arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());
     command.arg("--cert").arg(pki.server().cert).arg("--key").arg(pki.server().key);
     command.args(["--max-followers", "100000"]);
     if let Some(cgroup) = cgroup {

@@ -1,7 +1,9 @@
 //! What the slots, the followers and the injector share: where the worker is, which jobs live, and the figures.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -10,7 +12,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::Options;
+use super::disk::Moments;
 use super::figures::Figures;
+use super::inject::running_shim;
 use super::random::Random;
 use super::victim::Victim;
 use crate::api::ErrorReason;
@@ -28,8 +32,14 @@ pub(super) struct World {
     pub(super) until: Instant,
     pub(super) ledgers: PathBuf,
     pub(super) actor: PathBuf,
+    jobs_dir: PathBuf,
     address: SocketAddr,
     pki: Arc<Pki>,
+    disk_full: Moments,
+    /// The last time.
+    spawner_killed: Mutex<Option<Instant>>,
+    /// Held open, so that its inode stays its own.
+    older: Option<File>,
     figures: Mutex<Figures>,
     jobs: Mutex<Jobs>,
 }
@@ -52,9 +62,13 @@ impl World {
             until,
             ledgers: victim.ledgers(),
             actor: victim.actor(),
+            jobs_dir: victim.jobs_dir(),
             address,
             pki: victim.pki(),
-            figures: Mutex::default(),
+            disk_full: victim.disk_full(),
+            spawner_killed: Mutex::default(),
+            older: victim.older(),
+            figures: Mutex::new(Figures::default()),
             jobs: Mutex::default(),
         }
     }
@@ -121,13 +135,14 @@ impl World {
     {
         let started = Instant::now();
         loop {
+            let asked = Instant::now();
             let answer = match self.connect().await {
                 Ok(client) => call(client).await,
                 Err(status) => Err(status),
             };
             match answer {
                 Ok(answer) => return Some(answer),
-                Err(status) if self.is_final(what, &status) => return None,
+                Err(status) if self.is_final(what, asked, &status) => return None,
                 Err(status) if started.elapsed() > PATIENCE => {
                     self.wrong_answer(&format!("{what}: still after {PATIENCE:?}: {status}"));
                     return None;
@@ -137,8 +152,42 @@ impl World {
         }
     }
 
-    /// Whether there is no sense in asking again. Counts what no fault explains.
-    pub(super) fn is_final(&self, what: &str, status: &Status) -> bool {
+    pub(super) fn spawner_is_killed(&self) {
+        *self.spawner_killed.lock().expect("no holder panics") = Some(Instant::now());
+    }
+
+    fn was_spawner_killed_since(&self, then: Instant) -> bool {
+        self.spawner_killed.lock().expect("no holder panics").is_some_and(|killed| killed >= then)
+    }
+
+    pub(super) fn was_disk_full_since(&self, then: Instant) -> bool {
+        self.disk_full.any_since(then)
+    }
+
+    /// Counts a job that was started, by the build of its shim.
+    pub(super) fn count_build(&self, job: &str) {
+        let Some(is_older) = self.is_of_older_build(job) else { return };
+        let mut figures = self.figures();
+        figures.jobs_by_build.get_or_insert_default()[usize::from(!is_older)] += 1;
+    }
+
+    /// Counts the jobs of the older build that live, and will be told of by the present one.
+    pub(super) fn count_at_switch(&self) {
+        let older = self.alive().iter().filter(|job| self.is_of_older_build(job) == Some(true)).count();
+        self.figures().jobs_at_switch = Some(older as u64);
+    }
+
+    /// None where there is no older build, and when the shim is gone already.
+    fn is_of_older_build(&self, job: &str) -> Option<bool> {
+        let older = self.older.as_ref()?.metadata().ok()?;
+        let shim = running_shim(&self.jobs_dir.join(job))?;
+        let program = fs::metadata(format!("/proc/{shim}/exe")).ok()?;
+        Some((program.dev(), program.ino()) == (older.dev(), older.ino()))
+    }
+
+    /// Whether there is no sense in asking again. Counts what no fault explains. `since`: when the call was made, at the
+    /// earliest.
+    pub(super) fn is_final(&self, what: &str, since: Instant, status: &Status) -> bool {
         let details = status.get_error_details();
         let Some(info) = details.error_info().filter(|info| info.domain == "jobworker") else {
             // Not the worker's words: the connection's.
@@ -146,8 +195,14 @@ impl World {
         };
         match ErrorReason::from_str_name(&info.reason) {
             Some(ErrorReason::ShuttingDown) => false,
+            Some(ErrorReason::Internal) if self.is_for_want_of_space(since, status) => {
+                self.figures().refused_starts += 1;
+                false
+            }
             // It was killed before it could answer.
             Some(ErrorReason::SpawnerUnavailable) if status.message().contains("gave no answer") => false,
+            // The worker looks for another, but not for ever: it was killed again meanwhile.
+            Some(ErrorReason::SpawnerUnavailable) if self.was_spawner_killed_since(since) => false,
             Some(ErrorReason::JobNotFound) => {
                 self.figures().failures.lost_jobs += 1;
                 self.figures().note(format!("{what}: {}", status.message()));
@@ -158,6 +213,15 @@ impl World {
                 status.code() != Code::Unavailable
             }
         }
+    }
+
+    /// The disk is named, and it was full.
+    fn is_for_want_of_space(&self, since: Instant, status: &Status) -> bool {
+        let words = status.message();
+        status.code() == Code::ResourceExhausted
+            && words.contains("state folder")
+            && words.contains("No space left on device")
+            && self.was_disk_full_since(since)
     }
 
     pub(super) fn wrong_answer(&self, words: &str) {

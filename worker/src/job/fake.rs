@@ -88,6 +88,11 @@ impl FakeShim {
         self.record(Kind::Gap, time_unix_usec, length);
     }
 
+    /// Bytes that were lost, and the disk takes no record of that.
+    pub(crate) fn lose_untold(&mut self, length: u64) {
+        self.end += length;
+    }
+
     /// A record, whether or not its bytes are there.
     pub(crate) fn record(&mut self, kind: Kind, time_unix_usec: u64, length: usize) {
         let length = u32::try_from(length).unwrap();

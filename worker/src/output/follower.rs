@@ -13,10 +13,10 @@ use super::OutputError;
 use super::hub::{Change, Hub, Watch};
 use super::index::Kind;
 use super::reader::{Piece, Reader};
-use crate::job::JobId;
 use crate::job::engine::{EngineError, blocking};
 use crate::job::folder::{Folder, INDEX};
 use crate::job::view::JobView;
+use crate::job::{JobId, State};
 
 pub use super::reader::{Gap, GapReason};
 pub use super::seek::From;
@@ -143,6 +143,13 @@ impl Follower {
     /// The job's end, if it is finished and nothing is left to be read before that.
     async fn end(&mut self) -> Result<Option<Event>, EngineError> {
         let Some(view) = self.finished.take() else { return Ok(None) };
+        let bytes = view.state.as_ref().and_then(State::finished).and_then(|finished| finished.output_bytes);
+        if let (Some(reader), Some(bytes)) = (&mut self.reader, bytes)
+            && let Some(gap) = reader.rest(bytes)
+        {
+            self.finished = Some(view);
+            return Ok(Some(Event::Gap(gap)));
+        }
         let folder = self.folder.clone();
         if self.reader.is_none() && blocking(move || folder.output_length_bytes()).await? > 0 {
             return Err(OutputError::NotAnIndex { path: self.folder.file(INDEX) }.into());

@@ -130,6 +130,15 @@ impl Reader {
         }
     }
 
+    /// What is missing at the very end of a job that wrote so many bytes: a disk that took neither them nor a record of
+    /// the gap may have taken the outcome.
+    pub(super) fn rest(&mut self, output_bytes: u64) -> Option<Gap> {
+        let offset = self.position();
+        let length = output_bytes.checked_sub(offset).filter(|length| *length > 0)?;
+        self.next_offset = output_bytes;
+        Some(Gap { offset, length, reason: GapReason::NotStored })
+    }
+
     /// Where the next piece begins, as far as that is known.
     fn position(&self) -> u64 {
         if let Some(record) = self.run.as_ref().or(self.records.front()) {

@@ -153,6 +153,8 @@ fn refusal_kind(refusal: &Refusal) -> Kind {
         RefusalKind::ControllerMissing => Kind::new(Code::FailedPrecondition, Reason::ControllerMissing),
         RefusalKind::UserNotAllowed => Kind::new(Code::PermissionDenied, Reason::Denied),
         RefusalKind::Host => Kind::new(Code::ResourceExhausted, Reason::Internal),
+        // No call succeeds before somebody has seen to the disk: no reason to try again at once.
+        RefusalKind::DiskUnusable => Kind::new(Code::FailedPrecondition, Reason::Internal),
     };
     Kind { field: refusal.field.clone(), ..kind }
 }
@@ -224,6 +226,7 @@ mod tests {
         assert_eq!(code(RefusalKind::ControllerMissing), missing);
         assert_eq!(code(RefusalKind::UserNotAllowed), (Code::PermissionDenied, "DENIED".to_owned()));
         assert_eq!(code(RefusalKind::Host), (Code::ResourceExhausted, "INTERNAL".to_owned()));
+        assert_eq!(code(RefusalKind::DiskUnusable), (Code::FailedPrecondition, "INTERNAL".to_owned()));
     }
 
     #[test]

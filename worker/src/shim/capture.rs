@@ -67,9 +67,15 @@ impl Capture {
         }
     }
 
-    /// Closes the books.
-    pub fn finish(self) -> Sums {
-        self.log.finish()
+    /// Closes the books: a gap at the very end is recorded too. False when the disk does not take it; it can be asked
+    /// again.
+    pub fn close(&mut self) -> bool {
+        self.log.close()
+    }
+
+    /// What has become of the output.
+    pub fn sums(&self) -> Sums {
+        self.log.sums()
     }
 
     fn file(&self, stream: Kind) -> Option<&File> {

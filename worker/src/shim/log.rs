@@ -1,7 +1,8 @@
 //! A job's log: `output` and `index`, written side by side and kept within a limit.
 //!
 //! A disk that does not take the bytes never holds up the job: they are counted as lost, `output` gets a hole of
-//! their length so that offsets stay true, and the index a gap record as soon as it can be written.
+//! their length so that offsets stay true, and the index a gap record as soon as it can be written. Space for that
+//! record is set aside beforehand, so that a disk that stays full is told of all the same.
 //!
 //! What has grown past the limit gives the oldest bytes and their records back to the file system, a part of the limit
 //! at a time (fallocate(2), `FALLOC_FL_PUNCH_HOLE`): of 16 parts, at least 15 are kept. Where the file system can't do
@@ -18,6 +19,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use jobworker_limits::OutputLimit;
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 
@@ -32,6 +34,12 @@ const LAYOUT: Version = Version::V2;
 /// The size of a page, and of most file systems' blocks, in bytes. A hole in whole ones is no write of zeros.
 const BLOCK_BYTES: u64 = 4096;
 
+/// Space in the index that only gap records may use, in bytes: 170 records of up to 4 GiB each.
+const RESERVE_BYTES: u64 = 4 << 10;
+
+/// As much space is set aside in the index at a time, in bytes: a call per 682 records.
+const ROOM_BYTES: u64 = 16 << 10;
+
 /// The two files, and how far they are filled.
 pub(super) struct Log {
     output: File,
@@ -41,6 +49,8 @@ pub(super) struct Log {
     output_end: u64,
     /// The number of the next record.
     records: u64,
+    /// How far the index has its space on the disk.
+    room_end: u64,
     /// Lost bytes that no gap record tells of yet, in front of `output_end`.
     gap_bytes: u64,
     lost_bytes: u64,
@@ -68,24 +78,28 @@ impl Log {
         index.write_all_at(&[HEADER, Kept::default().encode()].concat(), 0)?;
         // Tried where nothing is yet: a file system that can't says so all the same.
         let can_punch = punch(&output, 0, BLOCK_BYTES).is_ok();
-        Ok(Self {
+        let mut log = Self {
             output,
             index,
             limit_bytes: limit.bytes(),
             output_end: 0,
             records: 0,
+            room_end: 0,
             gap_bytes: 0,
             lost_bytes: 0,
             kept: Kept::default(),
             freed: Kept::default(),
             can_punch,
-        })
+        };
+        log.set_aside()?;
+        Ok(log)
     }
 
     /// Takes what a job wrote. At most a pipe's worth, so that its length fits a record.
     pub(super) fn append(&mut self, kind: Kind, bytes: &[u8]) {
         let length = u32::try_from(bytes.len()).expect("a read is at most the buffer's 64 KiB");
-        let stored = self.make_room(bytes.len() as u64)
+        let stored = self.stay_within_limit(bytes.len() as u64)
+            && self.set_aside().is_ok()
             && self.output.write_all_at(bytes, self.output_end).is_ok()
             && self.record_gap();
         let record = Record { offset: self.output_end, time_unix_usec: clock::unix_usec(), length, kind };
@@ -96,10 +110,30 @@ impl Log {
         self.output_end += u64::from(length);
     }
 
-    /// Closes the books: a gap at the very end is recorded too, where the disk takes it.
-    pub(super) fn finish(mut self) -> Sums {
-        self.record_gap();
+    /// Records the gap at the end, makes `output` as long as what was written to it, and gives back the space that
+    /// was set aside. Whether that is done; else it can be asked again.
+    pub(super) fn close(&mut self) -> bool {
+        self.record_gap()
+            && self.output.set_len(self.output_end).is_ok()
+            && self.index.set_len(LAYOUT.record_at(self.records)).is_ok()
+    }
+
+    pub(super) fn sums(&self) -> Sums {
         Sums { bytes: self.output_end, lost_bytes: self.lost_bytes }
+    }
+
+    /// Space for a gap record and another, and the reserve behind them.
+    fn set_aside(&mut self) -> io::Result<()> {
+        while LAYOUT.record_at(self.records + 2) + RESERVE_BYTES > self.room_end {
+            let keep_size = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            match fallocate(&self.index, keep_size, file_offset(self.room_end)?, file_offset(ROOM_BYTES)?) {
+                // This file system can't set space aside: then a gap is told when there is some.
+                Ok(()) | Err(Errno::EOPNOTSUPP) => self.room_end += ROOM_BYTES,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Whether no lost bytes are left untold.
@@ -124,7 +158,7 @@ impl Log {
     }
 
     /// Whether so many bytes more stay within the limit, if need be because older ones have gone.
-    fn make_room(&mut self, bytes: u64) -> bool {
+    fn stay_within_limit(&mut self, bytes: u64) -> bool {
         let allowed_bytes = self.limit_bytes.saturating_sub(bytes + RECORD_BYTES as u64);
         if self.used_bytes(self.freed) <= allowed_bytes {
             return true;
@@ -184,8 +218,11 @@ fn punch(file: &File, from: u64, to: u64) -> io::Result<()> {
         return Ok(());
     }
     let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let offset = |bytes: u64| off_t::try_from(bytes).map_err(io::Error::other);
-    Ok(fallocate(file, hole, offset(from)?, offset(to - from)?)?)
+    Ok(fallocate(file, hole, file_offset(from)?, file_offset(to - from)?)?)
+}
+
+fn file_offset(bytes: u64) -> io::Result<off_t> {
+    off_t::try_from(bytes).map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -65,6 +65,11 @@ impl JobFolder {
         }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn fill(&self, spec: &Spec) -> io::Result<()> {
         let control = self.path.join(CONTROL);
         mkfifo(&control, Mode::S_IRUSR | Mode::S_IWUSR)?;

@@ -1,6 +1,7 @@
 //! What went wrong before a job's birth, in words for the caller of `Start`: the field, the value, what would be right.
 
 use std::io;
+use std::path::Path;
 
 use jobworker_limits::GroupError;
 use nix::errno::Errno;
@@ -72,6 +73,18 @@ pub(super) fn refused(kind: RefusalKind, field: &str, message: String) -> StartR
 pub(super) fn host_failed(operation: &str, error: &io::Error) -> StartReply {
     let message = format!("can't {operation}: {error}");
     StartReply::Refused(Refusal { kind: RefusalKind::Host, field: None, message })
+}
+
+/// What could not be done in a job's folder: the folder is named, and what its disk said.
+pub(super) fn disk_failed(operation: &str, folder: &Path, error: &io::Error) -> StartReply {
+    let kind = match error.raw_os_error().map(Errno::from_raw) {
+        Some(
+            Errno::EROFS | Errno::EIO | Errno::ESHUTDOWN | Errno::EUCLEAN | Errno::ENODEV | Errno::ENXIO,
+        ) => RefusalKind::DiskUnusable,
+        _ => RefusalKind::Host,
+    };
+    let message = format!("can't {operation} in the state folder ({}): {error}", folder.display());
+    StartReply::Refused(Refusal { kind, field: None, message })
 }
 
 /// An error with its causes, for the far end of a socket.

@@ -17,7 +17,7 @@ use super::capture::Capture;
 use super::confinement::Confinement;
 use super::environment;
 use super::record::JobFolder;
-use super::refusal::{birth_refusal, group_refusal, host_failed, refused};
+use super::refusal::{birth_refusal, disk_failed, group_refusal, host_failed, refused};
 use crate::job::spec::FORMAT_VERSION;
 use crate::job::{Phase, Spec, State};
 use crate::shim::clock;
@@ -40,10 +40,11 @@ pub(super) struct Born {
 /// Starts the job; what was made before a failure is removed again.
 pub(super) fn start(spec: &Spec, host: &Host) -> Result<Born, StartReply> {
     let user = host.users.resolve(spec.request.user.as_deref()).map_err(StartReply::Refused)?;
-    let folder = match JobFolder::create(host.jobs.folder(spec.id).path(), host.readers, spec) {
+    let path = host.jobs.folder(spec.id).path().to_owned();
+    let folder = match JobFolder::create(&path, host.readers, spec) {
         Ok(folder) => folder,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StartReply::Exists),
-        Err(error) => return Err(host_failed("make the job's folder", &error)),
+        Err(error) => return Err(disk_failed("make the job's folder", &path, &error)),
     };
     let confinement = match confine(spec, host) {
         Ok(confinement) => confinement,
@@ -107,13 +108,14 @@ fn begin(
     folder: &JobFolder,
     confinement: &Confinement,
 ) -> Result<(State, Parts), StartReply> {
-    folder.reserve().map_err(|error| host_failed("set disk space aside for the outcome", &error))?;
+    let disk = |operation: &'static str| move |error| disk_failed(operation, folder.path(), &error);
+    folder.reserve().map_err(disk("set disk space aside for the outcome"))?;
     let signals = become_parent().map_err(|error| host_failed("become the job's parent", &error))?;
     let (out_read, out_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
     let (err_read, err_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
-    let capture = Capture::new(folder, spec.output_limit(), out_read, err_read)
-        .map_err(|error| host_failed("create output", &error))?;
-    let control = folder.control().map_err(|error| host_failed("open control", &error))?;
+    let capture =
+        Capture::new(folder, spec.output_limit(), out_read, err_read).map_err(disk("create output"))?;
+    let control = folder.control().map_err(disk("open control"))?;
     let limits_in_force = in_force(confinement)?;
     let stdin = File::open("/dev/null").map_err(|error| host_failed("open /dev/null", &error))?;
 
@@ -140,7 +142,7 @@ fn begin(
     };
     if let Err(error) = folder.write_state(&state) {
         end_unrecorded(confinement);
-        return Err(host_failed("write state.json", &error));
+        return Err(disk_failed("write state.json", folder.path(), &error));
     }
     Ok((state, Parts { capture, control, signals, main, timeout_at }))
 }

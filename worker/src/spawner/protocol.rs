@@ -79,6 +79,8 @@ pub enum RefusalKind {
     UserNotAllowed,
     /// The host lacks something: disk, processes, memory.
     Host,
+    /// The disk of the state folder takes no writes: it is read-only, or it fails.
+    DiskUnusable,
 }
 
 /// The answer to [`Request::Remove`].

@@ -402,3 +402,24 @@ async fn a_damaged_index_is_an_error_that_names_the_place() {
     let error = bench.try_follow(ALL).await.err().unwrap().to_string();
     assert!(error.contains("not an index"), "{error}");
 }
+
+/// The disk took the outcome, and no record of what it did not take before.
+#[tokio::test]
+async fn a_gap_at_the_end_that_has_no_record_is_told() {
+    for (from, only) in [(From::Start, None), (From::Offset(3), None), (From::Start, Some(Kind::Stderr))] {
+        let bench = Bench::new();
+        let mut shim = bench.start();
+        shim.append(Kind::Stdout, 1, b"kept");
+        shim.lose_untold(7);
+        shim.exit(0);
+        let (bytes, ended) = drain(&mut bench.follow(Selection { from, only, follow: true }).await).await;
+        let gap: Vec<u64> = bytes.iter().filter(|byte| byte.1 == Kind::Gap).map(|byte| byte.0).collect();
+        assert_eq!((gap, ended), ((4..11).collect(), true), "{from:?} {only:?}");
+    }
+    let bench = Bench::new();
+    let mut shim = bench.start();
+    shim.lose_untold(7);
+    shim.exit(0);
+    let beyond = Selection { from: From::Offset(7), ..ALL };
+    assert_eq!(drain(&mut bench.follow(beyond).await).await, (Vec::new(), true), "nothing was asked for");
+}
