@@ -75,7 +75,9 @@ pub async fn run(options: Options) -> anyhow::Result<Figures> {
     let mut more = Vec::new();
     more.extend(options.disk.is_some().then_some((Kind::DiskFilled, 8)));
     more.extend(options.clock.then_some((Kind::ClockJumped, 3)));
-    let schedule = Schedule::new(options.seed, &more);
+    // An emulated machine needs seconds for what a real one does at once: nobody would get as far as to be harmed.
+    let longest_pause_msec = if options.controllers { 5_000 } else { 1_500 };
+    let schedule = Schedule::new(options.seed, &more, longest_pause_msec);
     let world = Arc::new(World::new(options, until, proxy.address(), &victim));
 
     let mut slots = JoinSet::new();

@@ -76,14 +76,15 @@ pub struct Fault {
 pub struct Schedule {
     random: Random,
     lots: Vec<Kind>,
+    longest_pause_msec: u64,
 }
 
 impl Schedule {
     /// Of a seed, with more kinds than any host allows, and their shares.
-    pub fn new(seed: u64, more: &[(Kind, usize)]) -> Self {
+    pub fn new(seed: u64, more: &[(Kind, usize)], longest_pause_msec: u64) -> Self {
         let shares = Kind::SHARES.iter().chain(more);
         let lots = shares.flat_map(|(kind, share)| iter::repeat_n(*kind, *share)).collect();
-        Self { random: Random::new(seed, &[u64::MAX]), lots }
+        Self { random: Random::new(seed, &[u64::MAX]), lots, longest_pause_msec }
     }
 }
 
@@ -91,7 +92,7 @@ impl Iterator for Schedule {
     type Item = Fault;
 
     fn next(&mut self) -> Option<Fault> {
-        let pause = Duration::from_millis(self.random.between(50, 1_500));
+        let pause = Duration::from_millis(self.random.between(50, self.longest_pause_msec));
         Some(Fault { pause, kind: self.random.pick(&self.lots), chance: self.random.next() })
     }
 }
@@ -104,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_schedule_and_has_every_kind() {
-        let faults = |seed| Schedule::new(seed, &[(Kind::DiskFilled, 3)]).take(500).collect::<Vec<_>>();
+        let faults =
+            |seed| Schedule::new(seed, &[(Kind::DiskFilled, 3)], 1_500).take(500).collect::<Vec<_>>();
         assert_eq!(faults(1), faults(1));
         assert_ne!(faults(1), faults(2));
         let kinds: BTreeSet<Kind> = faults(1).iter().map(|fault| fault.kind).collect();

@@ -120,6 +120,11 @@ impl World {
         self.jobs().shim_killed.contains(job)
     }
 
+    /// Whether a call was about a job whose shim was killed.
+    fn is_shim_killed_of(&self, what: &str) -> bool {
+        self.jobs().shim_killed.iter().any(|job| what.contains(job))
+    }
+
     /// A connection of the admin's.
     pub(super) async fn connect(&self) -> Result<Client, Status> {
         let (ca, identity) = (self.pki.ca(), self.pki.identity("alice"));
@@ -195,6 +200,8 @@ impl World {
         };
         match ErrorReason::from_str_name(&info.reason) {
             Some(ErrorReason::ShuttingDown) => false,
+            // Nobody has recorded that it is lost yet; until then nobody can be asked to end it.
+            Some(ErrorReason::JobNotRunning) if self.is_shim_killed_of(what) => false,
             Some(ErrorReason::Internal) if self.is_for_want_of_space(since, status) => {
                 self.figures().refused_starts += 1;
                 false
