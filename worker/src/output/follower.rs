@@ -1,7 +1,7 @@
 //! A follower: one client's way through a job's output, from any place to the end, as fast as it asks for more.
 //!
 //! It is told that something changed and looks itself, so a slow one holds up nobody and loses nothing. What it does
-//! when is a state machine of its own, [`step`], which is why its end can't come too early.
+//! when is a state machine of its own, `step`, which is why its end can't come too early.
 
 mod step;
 

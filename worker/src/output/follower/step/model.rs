@@ -70,6 +70,9 @@ struct World {
     notices: Mutex<Notices>,
     queued: Condvar,
     told: Condvar,
+    /// Records that the follower has delivered.
+    delivered: Mutex<usize>,
+    more_delivered: Condvar,
 }
 
 impl World {
@@ -96,6 +99,12 @@ impl World {
             self.notify(Change::Output);
             self.folder.lock().unwrap().index.push(end);
             self.notify(Change::Output);
+            if thread_rng().gen_bool(0.5) {
+                // The job writes no more before it has an answer to this.
+                let all = self.folder.lock().unwrap().index.len();
+                let delivered = self.delivered.lock().unwrap();
+                drop(self.more_delivered.wait_while(delivered, |delivered| *delivered < all).unwrap());
+            }
             if thread_rng().gen_bool(0.3) {
                 // A stop is recorded, or the state is written again.
                 self.notify(Change::State);
@@ -159,6 +168,8 @@ impl World {
                         Some(end) => {
                             assert!(*end <= folder.output_bytes, "a record before its bytes");
                             delivered.push(*end);
+                            *self.delivered.lock().unwrap() = delivered.len();
+                            self.more_delivered.notify_one();
                             continue;
                         }
                         None => Seen::NothingLeft,
