@@ -22,6 +22,7 @@ use tonic_health::server::HealthReporter;
 use crate::config::{Config, Options, Spawner, log};
 use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
+use crate::job::spec::FORMAT_VERSION;
 use crate::output::hub::Hub;
 use crate::policy::Policy;
 use crate::retention::Retention;
@@ -82,9 +83,15 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
         Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
         Spawner::Own(settings) => SpawnerClient::connect_or_start(settings.clone()).await?,
     };
-    let Attached { version, base, unavailable } = attached;
+    let Attached { version, format, base, unavailable } = attached;
     let cgroup = base.map_or_else(|| "none".to_owned(), |base| base.display().to_string());
     tracing::info!(version, cgroup, "attached to the spawner");
+    if format < FORMAT_VERSION {
+        tracing::warn!(
+            version,
+            "the spawner is an older build's: jobs that it starts keep no output limit; restart it"
+        );
+    }
     for (controller, reason) in unavailable {
         tracing::warn!(%controller, reason, "jobs can't be limited by this controller");
     }

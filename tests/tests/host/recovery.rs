@@ -266,7 +266,7 @@ async fn after_a_restart_of_the_host_jobs_are_lost_and_their_output_is_not() {
     let job = start(&mut admin, shell(script)).await.expect("a job");
     let mut stream = Running::start(worker.jobctl_as("bob", &["stream", "--no-reconnect", &job.id]));
     let path = folder(&worker, &job.id);
-    until_equal("it has written", &48, || fs::metadata(path.join("index")).expect("an index").len());
+    until_equal("it has written", &72, || fs::metadata(path.join("index")).expect("an index").len());
     let shim = shim_of(&worker, &job);
     kill_both(&mut worker);
     stream.ended();

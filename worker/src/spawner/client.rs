@@ -2,6 +2,7 @@
 
 mod keeper;
 mod launch;
+mod retire;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::retire::retire;
 use super::protocol::{Attached, MAX_LINE_BYTES, RemoveReply, Request, StartReply};
 use crate::config::log;
+use crate::job::spec::FORMAT_VERSION;
 use crate::job::{JobId, Spec};
 
 /// How long the spawner may take to answer. A birth takes milliseconds; a host that is out of memory or disk, longer.
@@ -87,9 +90,25 @@ pub enum SpawnerError {
         /// Why it could not be.
         reason: io::Error,
     },
+    /// An older build's spawner of our own does not give way.
+    #[error("the spawner at {socket} is an older build's and can't be replaced: {reason}")]
+    Retire {
+        /// Where.
+        socket: PathBuf,
+        /// Why not.
+        reason: io::Error,
+    },
     /// A spawner of our own ended instead of listening. What it had to say stands on stderr.
     #[error("the spawner ended before it was ready ({0}); its own message says why")]
     Ended(ExitStatus),
+}
+
+/// How often a spawner was asked before it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Once,
+    /// The one that was asked first has gone, and nobody knows what it did.
+    Again,
 }
 
 impl SpawnerClient {
@@ -131,7 +150,8 @@ impl SpawnerClient {
     /// # Errors
     /// When the spawner can't be reached or gives no answer. Then the job may run all the same: its folder tells.
     pub async fn start(&self, spec: &Spec) -> Result<StartReply, SpawnerError> {
-        self.order(&Request::Start(Box::new(spec.clone())), PATIENCE).await
+        let (reply, _asked) = self.order(&Request::Start(Box::new(spec.clone())), PATIENCE).await?;
+        Ok(reply)
     }
 
     /// Asks for an ended job's removal. Returns when its files are deleted, or could not be.
@@ -140,7 +160,11 @@ impl SpawnerClient {
     /// When the spawner can't be reached or gives no answer. Then the job may be removed all the same: its folder
     /// tells.
     pub async fn remove(&self, job: JobId) -> Result<RemoveReply, SpawnerError> {
-        self.order(&Request::Remove(job), REMOVAL_PATIENCE).await
+        match self.order(&Request::Remove(job), REMOVAL_PATIENCE).await? {
+            // It was there when it was asked for the first time.
+            (RemoveReply::NoSuchJob, Asked::Again) => Ok(RemoveReply::Removed),
+            (reply, _) => Ok(reply),
+        }
     }
 
     /// Asks a spawner to which this is attached; if need be, to one that is started for it.
@@ -148,19 +172,17 @@ impl SpawnerClient {
         &self,
         request: &Request,
         patience: Duration,
-    ) -> Result<A, SpawnerError> {
+    ) -> Result<(A, Asked), SpawnerError> {
         let shared = &self.shared;
         shared.ensure_attached().await?;
-        let answer = match shared.ask(request, patience).await {
+        match shared.ask(request, patience).await {
             // It has gone since. Whether or not it got so far as to fork: under this id there is one job.
             Err(error) if error.is_of_its_end() => {
                 shared.attach_now().await?;
-                shared.ask(request, patience).await
+                Ok((shared.ask(request, patience).await?.0, Asked::Again))
             }
-            answer => answer,
-        };
-        let (reply, _connection) = answer?;
-        Ok(reply)
+            answer => Ok((answer?.0, Asked::Once)),
+        }
     }
 }
 
@@ -191,18 +213,30 @@ impl Shared {
     }
 
     async fn new_attachment(&self) -> Result<(Attachment, Attached), SpawnerError> {
-        let (attached, connection) = match (self.ask(&Request::Attach, PATIENCE).await, &self.own) {
+        let (mut attached, mut connection) = self.find_or_launch().await?;
+        if attached.format < FORMAT_VERSION && self.own.is_some() {
+            let version = &attached.version;
+            tracing::info!(
+                version,
+                "the spawner is an older build's: another takes its place, and jobs go on"
+            );
+            let retired = retire(&connection).await;
+            retired.map_err(|reason| SpawnerError::Retire { socket: self.socket.clone(), reason })?;
+            (attached, connection) = self.find_or_launch().await?;
+        }
+        Ok((Attachment::new(connection, self.socket.clone()), attached))
+    }
+
+    async fn find_or_launch(&self) -> Result<(Attached, UnixStream), SpawnerError> {
+        match (self.ask(&Request::Attach, PATIENCE).await, &self.own) {
             (Err(error), Some(settings)) if error.is_of_its_end() => {
                 // Where it ends instead, another was faster: one that an earlier worker had begun to start.
                 let launched = launch::launch(settings).await;
-                match self.ask(&Request::Attach, PATIENCE).await {
-                    Ok(answer) => answer,
-                    Err(error) => return Err(launched.err().unwrap_or(error)),
-                }
+                let answer = self.ask(&Request::Attach, PATIENCE).await;
+                answer.map_err(|error| launched.err().unwrap_or(error))
             }
-            (answer, _) => answer?,
-        };
-        Ok((Attachment::new(connection, self.socket.clone()), attached))
+            (answer, _) => answer,
+        }
     }
 
     /// One line there, one line back, on a connection of its own.
@@ -234,7 +268,7 @@ impl SpawnerError {
             Self::NoAnswer { reason, .. } => {
                 matches!(reason.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
             }
-            Self::Launch { .. } | Self::Ended(_) => false,
+            Self::Launch { .. } | Self::Retire { .. } | Self::Ended(_) => false,
         }
     }
 }

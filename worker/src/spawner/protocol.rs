@@ -33,6 +33,9 @@ pub enum Request {
 pub struct Attached {
     /// The spawner's version, as `CARGO_PKG_VERSION` of its build.
     pub version: String,
+    /// The [`FORMAT_VERSION`](crate::job::spec::FORMAT_VERSION) that its shims write; 0 where it does not say.
+    #[serde(default)]
+    pub format: u32,
     /// The delegated subtree; none where the host gives no writable one.
     pub base: Option<PathBuf>,
     /// The controllers that jobs can't be limited by, and why.
@@ -127,7 +130,7 @@ mod tests {
     fn any_attached() -> impl Strategy<Value = Attached> {
         let unavailable = prop::collection::btree_map(prop::sample::select(&Controller::ALL[..]), ".*", 0..4);
         (".*", prop::option::of(".*".prop_map(PathBuf::from)), unavailable)
-            .prop_map(|(version, base, unavailable)| Attached { version, base, unavailable })
+            .prop_map(|(version, base, unavailable)| Attached { version, format: 2, base, unavailable })
     }
 
     proptest! {

@@ -23,6 +23,7 @@ use super::host::Host;
 use super::pending::Pending;
 use super::protocol::{Attached, Request};
 use super::recover::{Found, Loss};
+use crate::job::spec::FORMAT_VERSION;
 use crate::job::{JobId, Spec};
 
 /// How long a request may take to arrive, and a first worker to attach.
@@ -215,6 +216,7 @@ impl Server {
     fn attach(&mut self, mut connection: UnixStream, host: &Host) {
         let attached = Attached {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            format: FORMAT_VERSION,
             base: host.base.as_ref().map(|base| base.path().to_owned()),
             unavailable: host.base.as_ref().map(|base| base.unavailable().clone()).unwrap_or_default(),
         };

@@ -84,7 +84,8 @@ async fn spawner(listener: UnixListener, jobs: JobsDir, asked: Arc<Mutex<Vec<Spe
         connection.read_line(&mut line).await.unwrap();
         match serde_json::from_str(&line).unwrap() {
             Request::Attach => {
-                let answer = Attached { version: "1".to_owned(), base: None, unavailable: [].into() };
+                let version = "1".to_owned();
+                let answer = Attached { version, format: FORMAT_VERSION, base: None, unavailable: [].into() };
                 reply(&mut connection, &answer).await;
                 attached.push(connection);
             }

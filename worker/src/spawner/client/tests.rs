@@ -17,7 +17,8 @@ async fn accept(listener: &UnixListener) -> (Request, UnixStream) {
 
 fn attached() -> Vec<u8> {
     let unavailable = BTreeMap::from([(Controller::Io, "not delegated".to_owned())]);
-    let attached = Attached { version: "9".to_owned(), base: Some("/sys/fs/cgroup/x".into()), unavailable };
+    let (version, base) = ("9".to_owned(), Some("/sys/fs/cgroup/x".into()));
+    let attached = Attached { version, format: FORMAT_VERSION, base, unavailable };
     let mut line = serde_json::to_vec(&attached).unwrap();
     line.push(b'\n');
     line
