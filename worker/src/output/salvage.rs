@@ -1,7 +1,7 @@
 //! After a crash of the host an index may end in zeros or in garbage, or tell of bytes that `output` never got. What
 //! is valid of it is kept, and the rest cut off, so that readers get all that is there.
 //!
-//! Only for an index that nobody writes any more.
+//! Only for an index that nobody writes any more. What a killed shim had set aside behind its end is given back, too.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,13 +17,15 @@ use crate::job::folder::{Folder, INDEX, OUTPUT};
 /// Records per look.
 const BATCH_RECORDS: usize = 4096;
 
-/// What was cut off.
+/// What was cut off, and what is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
     /// From the end of the index, in bytes.
     pub index_bytes: u64,
     /// From the last record that was kept, in bytes of output that it told of and that are not there.
     pub output_bytes: u64,
+    /// What the records that were kept tell of as not stored, in bytes: not cut off, but lost all the same.
+    pub gap_bytes: u64,
 }
 
 /// Cuts a job's index back to its valid records: each begins where the one before ended, is of a known kind, and tells
@@ -43,7 +45,8 @@ pub fn salvage(folder: &Folder) -> io::Result<Cut> {
     };
     let Some((version, kept)) = front(&index)? else { return Ok(Cut::default()) };
     let kept = behind_hole(&index, &output, version, kept)?;
-    let mut valid = Valid { end: kept.offset, output_bytes: output.metadata()?.len(), short: None };
+    let mut valid =
+        Valid { end: kept.offset, output_bytes: output.metadata()?.len(), gap_bytes: 0, short: None };
     let mut at = version.record_at(kept.record);
     let mut batch = vec![0; BATCH_RECORDS * RECORD_BYTES];
     loop {
@@ -54,15 +57,15 @@ pub fn salvage(folder: &Folder) -> io::Result<Cut> {
             break;
         }
     }
-    let mut cut = Cut::default();
+    let mut cut = Cut { gap_bytes: valid.gap_bytes, ..Cut::default() };
     if let Some((short, missing)) = valid.short {
         index.write_all_at(&short.encode(), at)?;
         at += RECORD_BYTES as u64;
         cut.output_bytes = missing;
     }
     cut.index_bytes = index.metadata()?.len().saturating_sub(at);
-    if cut != Cut::default() {
-        index.set_len(at)?;
+    index.set_len(at)?;
+    if cut.index_bytes > 0 || cut.output_bytes > 0 {
         index.sync_all()?;
     }
     Ok(cut)
@@ -144,6 +147,7 @@ struct Valid {
     /// The end of the last good one, as an offset in the output.
     end: u64,
     output_bytes: u64,
+    gap_bytes: u64,
     /// The record after it as far as its bytes are there, and how many of them are not.
     short: Option<(Record, u64)>,
 }
@@ -160,6 +164,7 @@ impl Valid {
         // Bytes that were not stored need not be there.
         if missing == 0 || record.kind == Kind::Gap {
             self.end = record.end();
+            self.gap_bytes += if record.kind == Kind::Gap { u64::from(record.length) } else { 0 };
             return true;
         }
         if let Ok(length @ 1..) = u32::try_from(there) {
@@ -194,6 +199,9 @@ mod tests {
         shim.folder().clone()
     }
 
+    /// What is cut off of such a job: nothing but its gap is lost.
+    const NOTHING: Cut = Cut { index_bytes: 0, output_bytes: 0, gap_bytes: 7 };
+
     fn index(folder: &Folder) -> Vec<u8> {
         fs::read(folder.file(INDEX)).unwrap()
     }
@@ -223,7 +231,7 @@ mod tests {
         let state_dir = tempfile::tempdir().unwrap();
         let folder = job(state_dir.path());
         let before = index(&folder);
-        assert_eq!(salvage(&folder).unwrap(), Cut::default());
+        assert_eq!(salvage(&folder).unwrap(), NOTHING);
         assert_eq!(index(&folder), before);
         assert_eq!(records(&folder), ALL);
     }
@@ -250,7 +258,7 @@ mod tests {
             let state_dir = tempfile::tempdir().unwrap();
             let folder = job(state_dir.path());
             append(&folder, tail);
-            assert_eq!(salvage(&folder).unwrap(), Cut { index_bytes: tail.len() as u64, output_bytes: 0 });
+            assert_eq!(salvage(&folder).unwrap(), Cut { index_bytes: tail.len() as u64, ..NOTHING });
             assert_eq!(records(&folder), ALL, "{tail:x?}");
         }
     }
@@ -258,18 +266,23 @@ mod tests {
     #[test]
     fn a_record_keeps_what_is_there_of_its_bytes() {
         for (length, kept, cut) in [
-            (15, &ALL[..], Cut::default()),
-            (14, &[ALL[0], ALL[1], (11, 3, Kind::Stdout)], Cut { index_bytes: 24, output_bytes: 1 }),
-            (11, &ALL[..2], Cut { index_bytes: 48, output_bytes: 0 }),
-            (3, &[(0, 3, Kind::Stdout)], Cut { index_bytes: 72, output_bytes: 2 }),
-            (0, &[], Cut { index_bytes: 96, output_bytes: 0 }),
+            (15, &ALL[..], NOTHING),
+            (
+                14,
+                &[ALL[0], ALL[1], (11, 3, Kind::Stdout)],
+                Cut { index_bytes: 24, output_bytes: 1, gap_bytes: 0 },
+            ),
+            (11, &ALL[..2], Cut { index_bytes: 48, output_bytes: 0, gap_bytes: 0 }),
+            (3, &[(0, 3, Kind::Stdout)], Cut { index_bytes: 72, output_bytes: 2, gap_bytes: 0 }),
+            (0, &[], Cut { index_bytes: 96, output_bytes: 0, gap_bytes: 0 }),
         ] {
             let state_dir = tempfile::tempdir().unwrap();
             let folder = job(state_dir.path());
             OpenOptions::new().write(true).open(folder.file(OUTPUT)).unwrap().set_len(length).unwrap();
             assert_eq!(salvage(&folder).unwrap(), cut, "{length}");
             assert_eq!(records(&folder), kept, "{length}");
-            assert_eq!(salvage(&folder).unwrap(), Cut::default(), "once is enough");
+            let again = salvage(&folder).unwrap();
+            assert_eq!((again.index_bytes, again.output_bytes), (0, 0), "once is enough");
         }
     }
 
@@ -281,7 +294,7 @@ mod tests {
         let count = BATCH_RECORDS * 2 + 1;
         (0..count).for_each(|_| shim.append(Kind::Stdout, 1, b"x"));
         append(shim.folder(), &[0; 48]);
-        assert_eq!(salvage(shim.folder()).unwrap(), Cut { index_bytes: 48, output_bytes: 0 });
+        assert_eq!(salvage(shim.folder()).unwrap(), Cut { index_bytes: 48, output_bytes: 0, gap_bytes: 0 });
         assert_eq!(records(shim.folder()).len(), count);
     }
 

@@ -33,7 +33,7 @@ use super::host::Host;
 use crate::job::folder::{Folder, FolderError};
 use crate::job::state::Finished;
 use crate::job::{JobId, Outcome, Phase, State};
-use crate::output::salvage::salvage;
+use crate::output::salvage::{Cut, salvage};
 use crate::shim::clock;
 use crate::shim::record::JobFolder;
 
@@ -264,9 +264,7 @@ impl Loss {
 
     fn record(&mut self, host: &Host, writer: &JobFolder, folder: &Folder, mut state: State) -> Recovered {
         let is_of_this_boot = state.boot_id == host.boot_id;
-        if !is_of_this_boot {
-            salvage_output(folder);
-        }
+        let output_lost_bytes = salvage_output(folder);
         let reason = match (is_of_this_boot, &state.cgroup) {
             (false, _) => "the host was restarted".to_owned(),
             (true, Some(_)) => self.reason.clone(),
@@ -282,7 +280,7 @@ impl Loss {
             at_unix_usec: clock::unix_usec(),
             usage,
             output_bytes: None,
-            output_lost_bytes: 0,
+            output_lost_bytes,
         };
         state.phase = Phase::Finished(Box::new(finished));
         let folder = folder.path().display();
@@ -298,17 +296,22 @@ impl Loss {
     }
 }
 
-/// Best effort: what can't be mended now, the readers will find.
-fn salvage_output(folder: &Folder) {
+/// Best effort: what can't be mended now, the readers will find. Returns how much the shim could not store, in bytes.
+fn salvage_output(folder: &Folder) -> u64 {
     let path = folder.path().display();
-    match salvage(folder) {
-        Ok(cut) if cut.index_bytes == 0 && cut.output_bytes == 0 => {}
-        Ok(cut) => {
-            let (index_bytes, output_bytes) = (cut.index_bytes, cut.output_bytes);
-            tracing::warn!(folder = %path, index_bytes, output_bytes, "cut off what the host's crash left of no use");
+    let cut = match salvage(folder) {
+        Ok(cut) => cut,
+        Err(error) if will_pass(&error) => return 0,
+        Err(error) => {
+            tracing::warn!(folder = %path, %error, "can't mend the index of a job's output");
+            return 0;
         }
-        Err(error) => tracing::warn!(folder = %path, %error, "can't mend the index of a job's output"),
+    };
+    let Cut { index_bytes, output_bytes, gap_bytes } = cut;
+    if index_bytes > 0 || output_bytes > 0 {
+        tracing::warn!(folder = %path, index_bytes, output_bytes, "cut off what is of no use of a job's output");
     }
+    gap_bytes
 }
 
 /// Whether an error says that the host lacks something now.
