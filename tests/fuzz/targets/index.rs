@@ -10,18 +10,19 @@ use arbitrary::Arbitrary;
 use jobworker::job::JobId;
 use jobworker::job::engine::{Event, From};
 use jobworker::job::folder::{Folder, INDEX, OUTPUT};
-use jobworker::output::index::{self, Kind};
+use jobworker::output::index::{self, Kept, Kind};
 use jobworker::policy::action;
 use jobworker_fuzz::worker::Worker;
 use libfuzzer_sys::fuzz_target;
 
-/// Header of version 1 of the format.
-const HEADER: &[u8; 24] = b"jobworker index\0\x01\0\0\0\x18\0\0\0";
+/// Header of version 1 of the format, in which nothing is given back.
+const HEADER_1: &[u8; 24] = b"jobworker index\0\x01\0\0\0\x18\0\0\0";
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     output: Vec<u8>,
     index: Index,
+    front: Front,
     from: Place,
     only: Option<bool>,
     finished: bool,
@@ -37,6 +38,16 @@ enum Index {
     Contiguous(Vec<(u8, u16, u16)>, Vec<u8>),
     /// None of it fits.
     Any(Vec<(u8, u16, u64, u32)>),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Front {
+    V1,
+    /// Nothing was given back.
+    V2,
+    /// Everything before a record that is there, or that will be the next.
+    GivenBack(u8),
+    Any(u64, u64),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -68,9 +79,7 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
 fuzz_target!(|input: Input| {
     let Bench { worker, running, finished } = &*BENCH;
     let (id, folder) = if input.finished { finished } else { running };
-    let (mut index, whole) = input.index.encode();
-    // No file is longer than its offsets can say, which are signed.
-    index.chunks_exact_mut(HEADER.len()).skip(1).for_each(|record| record[7] &= 0x7f);
+    let (index, whole) = input.index.encode(input.front);
     fs::write(folder.file(OUTPUT), &input.output).unwrap();
     fs::write(folder.file(INDEX), index).unwrap();
     let only = input.only.map(|stdout| if stdout { Kind::Stdout } else { Kind::Stderr });
@@ -116,21 +125,29 @@ struct Whole {
 }
 
 impl Index {
-    fn encode(&self) -> (Vec<u8>, Option<Whole>) {
-        let mut index = HEADER.to_vec();
+    fn encode(&self, front: Front) -> (Vec<u8>, Option<Whole>) {
+        let mut index = match front {
+            Front::V1 => HEADER_1.to_vec(),
+            Front::V2 | Front::GivenBack(_) => [index::HEADER, Kept::default().encode()].concat(),
+            Front::Any(record, offset) => [index::HEADER, Kept { record, offset }.encode()].concat(),
+        };
         match self {
             Self::Bytes(bytes) => (bytes.clone(), None),
             Self::Records(records) => ([&index::HEADER[..], records].concat(), None),
             Self::Contiguous(records, half) => {
-                let (mut offset, mut has_gap) = (0u64, false);
-                for (kind, time, length) in records {
+                let (mut offset, mut has_gap) = (0u64, matches!(front, Front::GivenBack(_)));
+                for (number, (kind, time, length)) in records.iter().enumerate() {
+                    if matches!(front, Front::GivenBack(kept) if usize::from(kept) == number) {
+                        index[24..48].copy_from_slice(&Kept { record: number as u64, offset }.encode());
+                    }
                     has_gap |= kind % 3 == 2;
                     let length = u32::from(*length);
                     index.extend(record(kind % 3 + 1, u64::from(*time), offset, length));
                     offset += u64::from(length);
                 }
                 index.extend(&half[..half.len().min(23)]);
-                (index, Some(Whole { bytes: offset, has_gap }))
+                let is_any = matches!(front, Front::Any(..));
+                (index, (!is_any).then_some(Whole { bytes: offset, has_gap }))
             }
             Self::Any(records) => {
                 for (kind, time, offset, length) in records {

@@ -28,6 +28,9 @@ const MAX_NAME_CHARS: usize = 128;
 /// The longest text of a limit, in bytes; the longest that can be right holds a path.
 const MAX_LIMIT_BYTES: usize = MAX_PATH_BYTES + 256;
 
+/// More disks than anybody limits one job on.
+const MAX_IO_LIMITS: usize = 256;
+
 /// Bytes of a value that an error repeats.
 const SHOWN_BYTES: usize = 128;
 
@@ -177,6 +180,10 @@ fn too_long(field: impl Display, length: usize) -> InvalidField {
 }
 
 fn limits(wire: &v1::Limits) -> Result<Limits> {
+    if wire.io.len() > MAX_IO_LIMITS {
+        let problem = format!("{} limits; a job has at most {MAX_IO_LIMITS}, one a disk", wire.io.len());
+        return Err(invalid("spec.limits.io", problem));
+    }
     let io = |(i, text): (usize, &String)| parse_limit(format_args!("spec.limits.io[{i}]"), text);
     Ok(Limits {
         cpu: limit("cpu", &wire.cpu)?,

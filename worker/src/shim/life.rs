@@ -113,7 +113,7 @@ impl Life<'_> {
         }
         let mut events = VecDeque::new();
         if ready.control {
-            self.read_control(lines, &mut events);
+            self.read_control(lines, ending, &mut events);
         }
         if ready.signals {
             self.read_signals(&mut events);
@@ -175,7 +175,8 @@ impl Life<'_> {
         Ready { stdout, stderr, control, signals, timed_out }
     }
 
-    fn read_control(&mut self, lines: &mut Lines, events: &mut VecDeque<Event>) {
+    /// `reaped`: the main process's number may be another's by now.
+    fn read_control(&mut self, lines: &mut Lines, reaped: bool, events: &mut VecDeque<Event>) {
         for line in lines.read(self.control) {
             match Control::decode(&line).and_then(|control| Ok((control.signal()?, control))) {
                 Ok((signal, Control::Stop { grace_msec, by, .. })) => events.push_back(Event::Stop {
@@ -186,6 +187,7 @@ impl Life<'_> {
                 Ok((signal, Control::Signal { all: true, .. })) => {
                     self.tell(self.confinement.signal(signal), signal);
                 }
+                Ok((_, Control::Signal { all: false, .. })) if reaped => {}
                 Ok((signal, Control::Signal { all: false, .. })) => {
                     self.tell(kill(self.main, signal).map_err(io::Error::from), signal);
                 }

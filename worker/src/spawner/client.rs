@@ -279,6 +279,12 @@ async fn exchange<A: DeserializeOwned>(
 ) -> io::Result<A> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
+    if line.len() > MAX_LINE_BYTES {
+        let length = line.len();
+        return Err(io::Error::other(format!(
+            "a request of {length} bytes; it takes at most {MAX_LINE_BYTES}"
+        )));
+    }
     connection.write_all(&line).await?;
     line.clear();
     BufReader::new(connection.take(MAX_LINE_BYTES as u64)).read_until(b'\n', &mut line).await?;

@@ -74,6 +74,18 @@ fn limits_are_named_with_their_value() {
 }
 
 #[test]
+fn not_more_io_limits_than_disks() {
+    let many = |count| {
+        move |spec: &mut v1::JobSpec| {
+            spec.limits = Some(v1::Limits { io: vec!["1M".to_owned(); count], ..v1::Limits::default() });
+        }
+    };
+    let refused = refused(many(MAX_IO_LIMITS + 1));
+    assert_eq!(refused.field, "spec.limits.io");
+    assert!(refused.problem.contains("257 limits"), "{}", refused.problem);
+}
+
+#[test]
 fn the_environment() {
     let variable = |key: &str, value: &[u8]| v1::EnvVar { key: key.to_owned(), value: value.to_vec() };
     for key in ["", "A=B", "A\0"] {
