@@ -15,6 +15,9 @@ use crate::config::Target;
 use crate::dial;
 use crate::tls::FirstFailure;
 
+/// The key under which a stream's response says where it begins.
+const OFFSET_METADATA: &str = "jobworker-offset";
+
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// A connection to the worker.
@@ -83,19 +86,22 @@ impl Client {
         Ok(response.into_inner().jobs)
     }
 
-    /// The events of a job's output.
+    /// The events of a job's output, and the offset at which they begin, if the worker says so.
     pub(crate) async fn stream(
         &self,
         request: v1::StreamRequest,
-    ) -> Result<impl Stream<Item = Result<Event, CallError>> + use<>, CallError> {
+    ) -> Result<(Option<u64>, impl Stream<Item = Result<Event, CallError>> + use<>), CallError> {
         let response = self.rpc.clone().stream(request).await.map_err(|status| self.explain(&status))?;
+        let offset =
+            response.metadata().get(OFFSET_METADATA).and_then(|offset| offset.to_str().ok()?.parse().ok());
         let client = self.clone();
-        Ok(response.into_inner().map(move |message| {
+        let events = response.into_inner().map(move |message| {
             message
                 .map_err(|status| client.explain(&status))?
                 .event
                 .ok_or_else(|| CallError::incomplete("an event"))
-        }))
+        });
+        Ok((offset, events))
     }
 
     fn job(&self, answer: Result<Option<Job>, Status>) -> Result<Job, CallError> {

@@ -34,7 +34,7 @@ pub(crate) enum Followed {
 
 /// Following broke off.
 pub(crate) struct Broken {
-    /// The offset of the first byte that was not written; `None` when nothing arrived at all.
+    /// The offset of the first byte that was not written; `None` when the worker did not say.
     pub(crate) resume_at: Option<u64>,
     pub(crate) error: anyhow::Error,
 }
@@ -68,7 +68,10 @@ struct Follower {
 
 impl Follower {
     async fn follow(&mut self, link: &Link, client: &Client) -> anyhow::Result<Followed> {
-        let mut batches = pin!(client.stream(self.request()).await?.ready_chunks(BATCH));
+        let (offset, events) = client.stream(self.request()).await?;
+        // Known before the first byte is: what comes while the connection is broken belongs to it.
+        self.resume_at = self.resume_at.or(offset);
+        let mut batches = pin!(events.ready_chunks(BATCH));
         while let Some(batch) = batches.next().await {
             let (output, last) = split(batch);
             let end = output.last().and_then(end_offset);
@@ -89,7 +92,8 @@ impl Follower {
         Ok(Followed::Present)
     }
 
-    /// What is still wanted: only before the first byte does the place depend on what "the last lines" are.
+    /// What is still wanted: only until the worker has said where they begin does it depend on what "the last lines"
+    /// are.
     fn request(&self) -> StreamRequest {
         let from = self.resume_at.map(From::Offset).or(self.request.from);
         StreamRequest { from, ..self.request.clone() }

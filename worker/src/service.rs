@@ -30,6 +30,9 @@ use crate::policy::action::{self, Action};
 use crate::policy::{Permit, Policy};
 use crate::tls::Peer;
 
+/// The key under which a stream's response says where it begins.
+const OFFSET_METADATA: &str = "jobworker-offset";
+
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The API of one worker.
@@ -172,7 +175,12 @@ impl JobWorker for Service {
         let permit = self.authorize(&peer, asked_about(&job), parse).await?;
         let seat = self.followers.enter(&peer.identity.name)?;
         let follower = self.engine.stream(permit, request::beginning(from), kind, !no_follow).await?;
-        Ok(Response::new(Box::pin(responses(follower, seat))))
+        let begins_at = follower.begins_at();
+        let mut response: Response<Self::StreamStream> = Response::new(Box::pin(responses(follower, seat)));
+        if let Some(offset) = begins_at {
+            response.metadata_mut().insert(OFFSET_METADATA, offset.into());
+        }
+        Ok(response)
     }
 }
 

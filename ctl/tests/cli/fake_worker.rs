@@ -239,7 +239,12 @@ impl JobWorker for Service {
         self.note(|asked| asked.streams.push(request))?;
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(self.clone().play(from, sender));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let mut response: Response<Self::StreamStream> =
+            Response::new(Box::pin(ReceiverStream::new(receiver)));
+        if let Some(offset) = self.script.begins_at {
+            response.metadata_mut().insert("jobworker-offset", offset.into());
+        }
+        Ok(response)
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {

@@ -66,6 +66,19 @@ fn a_resumed_stream_asks_for_the_next_byte_of_the_same_selection() {
     });
 }
 
+/// What came in between would be missing: the last lines are others by then.
+#[test]
+fn what_comes_in_an_outage_before_the_first_byte_is_asked_for() {
+    let steps = vec![Step::FailOnce(shutting_down()), stdout(b"meanwhile\n"), Step::End];
+    let world = World::new(Script { steps, begins_at: Some(0), ..Default::default() });
+    let ran = world.run(&["stream", ID, "--tail", "0"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "meanwhile\n"), "{ran:?}");
+    world.worker.asked(|asked| {
+        let from: Vec<_> = asked.streams.iter().map(|stream| stream.from).collect();
+        assert_eq!(from, [Some(From::TailLines(0)), Some(From::Offset(0))]);
+    });
+}
+
 #[test]
 fn a_line_that_was_cut_has_one_time() {
     let steps = vec![stdout(b"one\ntw"), Step::FailOnce(shutting_down()), stdout(b"o\nthree\n"), Step::End];

@@ -15,6 +15,8 @@ pub(crate) struct Script {
     pub(crate) unanswered: usize,
     /// What `Stream` does. Each call gets what it asks for: the offset of a chunk is where it stands in here.
     pub(crate) steps: Vec<Step>,
+    /// Where `Stream` says that it begins.
+    pub(crate) begins_at: Option<u64>,
     /// The job, as `Status` and `List` show it.
     pub(crate) now: Job,
     /// How it ends, as `Wait`, `Stop` and the stream's end show it.

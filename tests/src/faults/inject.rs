@@ -118,14 +118,20 @@ fn kill_spawner(world: &World, victim: &Victim) -> bool {
     victim.spawner_pid().is_some_and(|spawner| kill(pid(spawner), Signal::SIGKILL).is_ok())
 }
 
-/// Stops the shim first, so that it can't end the job between the look and the kill: whoever is killed here has to be
-/// told as lost.
+/// Of the first job by chance that runs still: followers of many have not got to the end yet.
 fn kill_shim(world: &World, victim: &Victim, chance: u64) -> bool {
-    let alive = world.alive();
+    let mut alive = world.alive();
     if alive.is_empty() {
         return false;
     }
-    let job = &alive[pick(chance, alive.len())];
+    let first = pick(chance, alive.len());
+    alive.rotate_left(first);
+    alive.iter().any(|job| kill_shim_of(world, victim, job))
+}
+
+/// Stops the shim first, so that it can't end the job between the look and the kill: whoever is killed here has to be
+/// told as lost.
+fn kill_shim_of(world: &World, victim: &Victim, job: &str) -> bool {
     let folder = victim.jobs_dir().join(job);
     let Some(shim) = running_shim(&folder) else { return false };
     if kill(pid(shim), Signal::SIGSTOP).is_err() || !is_stopped(shim) {

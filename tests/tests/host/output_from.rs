@@ -36,6 +36,27 @@ async fn every_offset_is_a_beginning() {
     assert!(far.merged.is_empty() && far.end.is_some());
 }
 
+/// So that a client that loses the connection before the first byte can ask for the same place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_worker_says_where_a_stream_begins() {
+    let worker = Worker::start();
+    let mut admin = worker.admin().await;
+    let pieces = [(1, "one\n"), (2, "two\n"), (1, "three\n")].map(|(stream, text)| (stream, text.to_owned()));
+    let job = write_in_turn(&mut admin, &pieces).await;
+    for (from, begin) in [
+        (None, "0"),
+        (Some(From::Offset(5)), "5"),
+        (Some(From::Offset(99)), "99"),
+        (Some(From::TailLines(0)), "14"),
+        (Some(From::TailLines(2)), "4"),
+        (Some(From::SinceUnixUsec(0)), "0"),
+        (Some(From::SinceUnixUsec(u64::MAX)), "14"),
+    ] {
+        let answer = admin.stream(StreamRequest { from, ..everything(&job.id) }).await.expect("a stream");
+        assert_eq!(answer.metadata()["jobworker-offset"], begin, "{from:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_there_can_be_had_without_waiting_for_more() {
     let worker = Worker::start();

@@ -62,6 +62,8 @@ pub struct Follower {
     watch: Option<Watch>,
     /// None until there is an index.
     reader: Option<Reader>,
+    /// Where it began, as an absolute offset; none where that is a matter of time.
+    begins_at: Option<u64>,
     /// The job, once it is seen to be finished. Kept, because its folder may be removed meanwhile.
     finished: Option<Box<JobView>>,
     step: Step,
@@ -87,9 +89,32 @@ impl Follower {
                 return Err(EngineError::not_found(job));
             }
             let step = Step::first(selection.follow, finished.is_some());
-            Ok(Self { job, folder, selection, shutdown, watch, reader, finished, step, done: false })
+            let begins_at = match (&reader, selection.from) {
+                (Some(reader), _) => Some(reader.begins_at()),
+                (None, From::Start | From::TailLines(_)) => Some(0),
+                (None, From::Offset(offset)) => Some(offset),
+                (None, From::Since { .. }) => None,
+            };
+            Ok(Self {
+                job,
+                folder,
+                selection,
+                shutdown,
+                watch,
+                reader,
+                begins_at,
+                finished,
+                step,
+                done: false,
+            })
         })
         .await
+    }
+
+    /// Where it began, as an absolute offset: what stands there or behind is what [`Self::next`] tells of. None when the
+    /// job has no output yet and a time was asked for.
+    pub fn begins_at(&self) -> Option<u64> {
+        self.begins_at
     }
 
     /// The next event, as soon as there is one. The last is [`Event::End`] or an error; without following, the last

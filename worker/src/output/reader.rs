@@ -139,6 +139,11 @@ impl Reader {
         Some(Gap { offset, length, reason: GapReason::NotStored })
     }
 
+    /// Where the reader begins, before anything was read.
+    pub(super) fn begins_at(&self) -> u64 {
+        self.given_back.map_or_else(|| self.position(), |gap| gap.offset)
+    }
+
     /// Where the next piece begins, as far as that is known.
     fn position(&self) -> u64 {
         if let Some(record) = self.run.as_ref().or(self.records.front()) {
