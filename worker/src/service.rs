@@ -6,6 +6,7 @@
 mod followers;
 mod reply;
 mod request;
+mod requests;
 mod routes;
 mod status;
 

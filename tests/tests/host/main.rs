@@ -18,6 +18,8 @@ mod lifecycle;
 mod output;
 mod output_from;
 mod output_volume;
+mod pressure;
+mod pressure_calls;
 mod reconnect;
 mod roles;
 mod support;
