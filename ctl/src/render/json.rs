@@ -51,6 +51,7 @@ fn of_job(job: &Job) -> Value {
         "output_bytes": job.output_bytes,
         "output_lost_bytes": job.output_lost_bytes,
         "cgroup": given(&job.cgroup),
+        "left_out_bytes": job.left_out_bytes,
     })
 }
 

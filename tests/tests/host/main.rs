@@ -15,6 +15,7 @@ mod jobctl;
 mod jobctl_run;
 mod leaks;
 mod lifecycle;
+mod list;
 mod output;
 mod output_from;
 mod output_volume;
