@@ -20,6 +20,9 @@ const OFFSET_METADATA: &str = "jobworker-offset";
 
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// Jobs in one answer of `List`: some hundred KiB.
+const PAGE_SIZE: u32 = 1000;
+
 /// A connection to the worker.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -80,10 +83,19 @@ impl Client {
         self.job(response.map(|response| response.into_inner().job))
     }
 
+    /// All jobs, however many there are. A worker that knows no pages gives all in one.
     pub(crate) async fn list(&self) -> Result<Vec<Job>, CallError> {
-        let response =
-            self.rpc.clone().list(v1::ListRequest {}).await.map_err(|status| self.explain(&status))?;
-        Ok(response.into_inner().jobs)
+        let mut all = Vec::new();
+        let mut request = v1::ListRequest { page_size: Some(PAGE_SIZE), ..v1::ListRequest::default() };
+        loop {
+            let response = self.rpc.clone().list(request.clone()).await;
+            let page = response.map_err(|status| self.explain(&status))?.into_inner();
+            all.extend(page.jobs);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// The events of a job's output, and the offset at which they begin, if the worker says so.

@@ -47,3 +47,16 @@ pub fn status_line(pid: u32, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
     line.split_once(':').map(|(_, value)| value.trim().to_owned())
 }
+
+/// Bytes of memory that a process has in use now (`VmRSS`).
+pub fn resident_bytes(pid: u32) -> u64 {
+    let text = status_line(pid, "VmRSS").unwrap_or_default();
+    text.trim_end_matches(" kB").parse().map_or(0, |kib: u64| kib << 10)
+}
+
+/// Bytes of memory that a process has to itself (`smaps_rollup`): none of it is another's, too.
+pub fn private_bytes(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let private = text.lines().filter(|line| line.starts_with("Private_"));
+    private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).map(|kib| kib << 10).sum()
+}

@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod census;
 pub mod client;
 pub mod faults;
+pub mod http2;
 pub mod pki;
 pub mod proxy;
 pub mod scratch;

@@ -48,6 +48,8 @@ pub struct Config {
     pub max_calls_per_connection: u32,
     /// The longest request, in bytes.
     pub max_request_bytes: usize,
+    /// Bytes of requests that one client may have underway.
+    pub max_request_bytes_per_client: usize,
     /// How the log is written.
     pub log: log::Settings,
     /// What is kept of ended jobs.
@@ -130,6 +132,7 @@ impl Config {
             handshake_timeout: options.handshake_timeout.unwrap_or(Duration::from_secs(10)),
             max_handshakes: options.max_handshakes.map_or(256, usize::from),
             max_connections: options.max_connections.map_or(4096, usize::from),
+            max_connections_per_client: options.max_connections_per_client.map_or(1024, usize::from),
         };
         let caps = service::Caps {
             args: options.max_args.map_or(4096, usize::from),
@@ -140,6 +143,7 @@ impl Config {
             max_followers: options.max_followers.map_or(256, usize::from),
             grace: options.grace.unwrap_or(Duration::from_secs(10)),
         };
+        let max_request_bytes = options.max_request_bytes.map_or(8 << 20, usize::from);
         Ok(Self {
             listen: options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             state_dir: options.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
@@ -149,7 +153,10 @@ impl Config {
             service,
             output_limit: options.output_limit.unwrap_or(OutputLimit::DEFAULT),
             max_calls_per_connection: options.max_calls_per_connection.map_or(128, u32::from),
-            max_request_bytes: options.max_request_bytes.map_or(8 << 20, usize::from),
+            max_request_bytes,
+            max_request_bytes_per_client: options
+                .max_request_bytes_per_client
+                .map_or(max_request_bytes.saturating_mul(4), usize::from),
             log,
             keep: Keep { ended_for: options.keep_ended_for, ended_bytes: options.keep_ended_bytes },
         })

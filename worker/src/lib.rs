@@ -29,4 +29,5 @@ pub mod serve;
 pub mod service;
 pub mod shim;
 pub mod spawner;
+mod tally;
 pub mod tls;

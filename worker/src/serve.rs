@@ -34,14 +34,21 @@ use crate::tls;
 /// How long calls may take to finish once the worker goes down.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A stream's flow-control window, in bytes: 4 MiB are 300 Mbit/s at 100 ms. Only requests flow this way.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// A stream's flow-control window, in bytes. Only requests flow this way, most of them small; what a window lets in may
+/// lie in memory until somebody reads it.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 /// A connection's window, over all its streams.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// The largest HTTP/2 frame that is taken; the client's own setting says how large those may be that it gets.
-const FRAME_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// The largest HTTP/2 frame that is taken, which lies in memory until it is whole: the least that HTTP/2 allows. The
+/// client's own setting says how large those may be that it gets.
+const FRAME_BYTES: u32 = 16 << 10;
 /// The longest headers of a request.
 const HEADER_LIST_BYTES: u32 = 16 << 10;
+/// Streams that a client may make us reset by its mistakes, until its connection is ended (CVE-2025-8671). tonic sets
+/// no bound where it is given none.
+const MISTAKES: usize = 128;
+/// Streams that a client may reset before they were looked at, until its connection is ended (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -116,12 +123,15 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;
     let (reflection, old_reflection) = (reflection().build_v1()?, self::reflection().build_v1alpha()?);
-    let routes = Routes::default().with(api).with(health_service).with(reflection).with(old_reflection);
+    let routes = Routes::new(config.max_request_bytes_per_client);
+    let routes = routes.with(api).with(health_service).with(reflection).with(old_reflection);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_local_error_reset_streams(Some(MISTAKES))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .max_concurrent_streams(config.max_calls_per_connection)
         .serve_with_incoming_shutdown(routes, incoming, shutdown.clone().cancelled_owned());
     drain(Box::pin(server), health, shutdown).await

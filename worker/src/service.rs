@@ -6,6 +6,7 @@
 mod followers;
 mod reply;
 pub mod request;
+mod requests;
 mod routes;
 mod status;
 
@@ -130,11 +131,18 @@ impl JobWorker for Service {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Answer<v1::ListResponse> {
-        let (peer, v1::ListRequest {}) = open(request)?;
-        let permit = self.authorize(&peer, Asked::default(), async { Ok(action::List) }).await?;
-        let job = |view| reply::job(view, &peer.identity.name);
-        let jobs = self.engine.list(permit).await?.into_iter().map(job).collect();
-        Ok(Response::new(v1::ListResponse { jobs }))
+        let (peer, list) = open(request)?;
+        let mut page = None;
+        let parse = async {
+            page = Some(request::page(&list)?);
+            Ok(action::List)
+        };
+        let permit = self.authorize(&peer, Asked::default(), parse).await?;
+        let name = peer.identity.name.clone();
+        let show = move |view| reply::listed(view, &name);
+        let (jobs, next) = self.engine.list(permit, page.unwrap_or_default(), show).await?;
+        let next_page_token = next.map(|next| next.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::ListResponse { jobs, next_page_token }))
     }
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Answer<v1::WaitResponse> {

@@ -53,6 +53,7 @@ fn of_job(job: &Job) -> Value {
         "output_kept_from": job.output_kept_from,
         "output_limit_bytes": job.output_limit_bytes,
         "cgroup": given(&job.cgroup),
+        "left_out_bytes": job.left_out_bytes,
     })
 }
 

@@ -57,6 +57,9 @@ fn row(job: &Job, id_chars: usize, look: Look) -> [String; 7] {
         command.truncate(end);
         command.push('…');
     }
+    if job.left_out_bytes > 0 && !command.ends_with('…') {
+        command.push('…');
+    }
     let started = job.started_unix_usec.map(words::local_time).unwrap_or_default();
     [
         job.id.chars().take(id_chars).collect(),

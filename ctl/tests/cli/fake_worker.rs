@@ -247,9 +247,17 @@ impl JobWorker for Service {
         Ok(response)
     }
 
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+    /// Two pages of a job each.
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
         self.note(|_| {})?;
-        Ok(Response::new(v1::ListResponse { jobs: vec![self.script.now.clone(), self.ended()] }))
+        let request = request.into_inner();
+        assert!(request.page_size.is_some(), "one answer can be too large");
+        let (job, next) = match request.page_token.as_str() {
+            "" => (self.script.now.clone(), "behind the first"),
+            "behind the first" => (self.ended(), ""),
+            token => return Err(Status::invalid_argument(format!("{token:?} is no token of this worker"))),
+        };
+        Ok(Response::new(v1::ListResponse { jobs: vec![job], next_page_token: next.to_owned() }))
     }
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Result<Response<v1::WaitResponse>, Status> {

@@ -46,7 +46,7 @@ async fn expect_refused(worker: &Worker, name: &str, alert: AlertDescription, wo
 /// That no line more than `expected` comes is known as soon as one for a later call is there.
 async fn expect_audit_lines(worker: &Worker, expected: usize) {
     let mut admin = worker.admin().await;
-    admin.list(jobworker_tests::api::ListRequest {}).await.expect("an admin may list");
+    admin.list(jobworker_tests::api::ListRequest::default()).await.expect("an admin may list");
     let last = until("the audit line of the list", || {
         let lines = worker.audit();
         lines.iter().position(|line| line.to_string().contains("\"list\""))

@@ -60,7 +60,7 @@ async fn nobody_writes_a_line_of_their_own() {
     let forged = "x\n{\"target\":\"audit\",\"decision\":\"allowed\",\"client\":\"alice\"}\n";
     let start = StartRequest { id: forged.to_owned(), spec: Some(spec(&[forged, forged])) };
     user.start(start).await.expect_err("a user may not");
-    user.list(ListRequest {}).await.expect("a user may");
+    user.list(ListRequest::default()).await.expect("a user may");
     let lines = lines(&worker, 2);
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert!(lines.iter().all(|line| line["client"] == "bob"), "{lines:#?}");

@@ -4,38 +4,10 @@ use jobworker_tests::client::{everything, output, run, shell, spec, start};
 use jobworker_tests::wait::{until, until_equal};
 use jobworker_tests::{Client, Worker, census};
 
+use crate::support::Held;
+
 const CLIENTS: usize = 10;
 const JOBS_EACH: usize = 20;
-
-/// What the worker and the spawner hold.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    worker_descriptors: usize,
-    worker_threads: usize,
-    spawner_descriptors: usize,
-    processes: usize,
-    groups: usize,
-}
-
-impl Held {
-    fn by(worker: &Worker) -> Self {
-        Self {
-            worker_descriptors: census::descriptors(worker.pid()),
-            worker_threads: census::threads(worker.pid()),
-            spawner_descriptors: census::descriptors(worker.spawner_pid()),
-            processes: census::descendants(worker.spawner_pid()).len(),
-            groups: worker.cgroup().map_or(0, |base| census::folders(&base.join("jobs")).len()),
-        }
-    }
-
-    fn is_no_more_than(&self, before: &Self) -> bool {
-        self.worker_descriptors <= before.worker_descriptors
-            && self.worker_threads <= before.worker_threads
-            && self.spawner_descriptors <= before.spawner_descriptors
-            && self.processes <= before.processes
-            && self.groups <= before.groups
-    }
-}
 
 async fn use_it(mut client: Client, number: usize) {
     for round in 0..JOBS_EACH {

@@ -35,7 +35,7 @@ async fn end_of(mut stream: Streaming<StreamResponse>) -> Status {
 /// A new worker has the job as the old one left it: the same process, all output, and a stop.
 async fn expect_served(worker: &Worker, job: &Job, gate: &std::path::Path) {
     let mut admin = worker.admin().await;
-    let listed = admin.list(ListRequest {}).await.expect("a list").into_inner().jobs;
+    let listed = admin.list(ListRequest::default()).await.expect("a list").into_inner().jobs;
     assert_eq!(listed.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [job.id.as_str()]);
     let request = StatusRequest { job: job.id.clone() };
     let status = admin.status(request).await.expect("a status").into_inner().job.expect("a job");

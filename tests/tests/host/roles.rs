@@ -27,7 +27,7 @@ async fn expect_no_role(worker: &Worker, name: &str, values: &[&[u8]], words: &s
     );
     assert!(refused.message().contains("no usable role") && refused.message().contains(words), "{refused}");
     until_equal("one audit line", &(before + 1), || worker.audit().len());
-    let refused = client.list(ListRequest {}).await.expect_err(name);
+    let refused = client.list(ListRequest::default()).await.expect_err(name);
     assert_eq!(refused.code(), Code::Unauthenticated, "no role may not even look: {refused}");
     let words = ["unauthenticated: ", name, "no usable role", words];
     jobctl_as(worker, name, &["start", "--", "true"]).with_code(1).saying(&words);
@@ -85,7 +85,7 @@ async fn a_user_may_look_and_not_touch() {
     let status =
         user.status(StatusRequest { job: job.id.clone() }).await.expect("a user may ask").into_inner();
     assert_eq!(status.job.expect("a job").pid, job.pid, "it still runs");
-    let list = user.list(ListRequest {}).await.expect("a user may list").into_inner();
+    let list = user.list(ListRequest::default()).await.expect("a user may list").into_inner();
     assert_eq!(list.jobs.len(), 1);
     let stop = StopRequest { job: job.id.clone(), ..StopRequest::default() };
     admin.stop(stop).await.expect("an admin may stop");
@@ -140,9 +140,9 @@ async fn a_connection_does_not_outlive_its_certificate() {
         params.custom_extensions.push(role_extension(&role_value("admin")));
     });
     let mut client = worker.client(&identity).await;
-    client.list(ListRequest {}).await.expect("still valid");
+    client.list(ListRequest::default()).await.expect("still valid");
     let refused = loop {
-        match client.list(ListRequest {}).await {
+        match client.list(ListRequest::default()).await {
             Ok(_) => assert!(OffsetDateTime::now_utc() < end + Duration::from_secs(10), "never refused"),
             Err(refused) => break refused,
         }

@@ -5,14 +5,20 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use jobworker_tests::api::Job;
 use jobworker_tests::api::stream_response::Event;
-use jobworker_tests::client::{everything, shell, start, wait};
-use jobworker_tests::wait::until;
+use jobworker_tests::api::{Job, StatusRequest};
+use jobworker_tests::binaries::binary;
+use jobworker_tests::client::{everything, output, shell, spec, start, wait};
+use jobworker_tests::wait::{PATIENCE, until};
 use jobworker_tests::{Client, Worker, census};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tonic::Status;
 use tonic_types::StatusExt;
 
@@ -160,6 +166,39 @@ impl Belongings {
     }
 }
 
+/// What the worker and the spawner hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// The worker's, open.
+    pub(crate) worker_descriptors: usize,
+    worker_threads: usize,
+    spawner_descriptors: usize,
+    processes: usize,
+    groups: usize,
+}
+
+impl Held {
+    /// By a worker and its spawner, as of now.
+    pub(crate) fn by(worker: &Worker) -> Self {
+        Self {
+            worker_descriptors: census::descriptors(worker.pid()),
+            worker_threads: census::threads(worker.pid()),
+            spawner_descriptors: census::descriptors(worker.spawner_pid()),
+            processes: census::descendants(worker.spawner_pid()).len(),
+            groups: worker.cgroup().map_or(0, |base| census::folders(&base.join("jobs")).len()),
+        }
+    }
+
+    /// Whether nothing of it has grown.
+    pub(crate) fn is_no_more_than(&self, before: &Self) -> bool {
+        self.worker_descriptors <= before.worker_descriptors
+            && self.worker_threads <= before.worker_threads
+            && self.spawner_descriptors <= before.spawner_descriptors
+            && self.processes <= before.processes
+            && self.groups <= before.groups
+    }
+}
+
 /// Runs a job that writes these pieces (to stream 1 or 2) in turn, each when a reader has the one before: without that,
 /// nobody can tell in which order two pipes were written to.
 pub(crate) async fn write_in_turn(client: &mut Client, pieces: &[(u8, String)]) -> Job {
@@ -190,4 +229,77 @@ pub(crate) async fn write_in_turn(client: &mut Client, pieces: &[(u8, String)]) 
 /// A file that a script waits for: `while [ ! -e FILE ]; do sleep 0.01; done`.
 pub(crate) fn wait_for_file(path: &Path) -> String {
     format!("while [ ! -e {} ]; do sleep 0.01; done", path.display())
+}
+
+/// A well-behaved client that goes on using the worker while others misbehave: connects, starts a job, asks for its
+/// status and reads its output, byte for byte, again and again.
+pub(crate) struct Bystander {
+    rounds: Arc<AtomicUsize>,
+    done: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Bystander {
+    /// Begins.
+    pub(crate) fn of(worker: &Arc<Worker>) -> Self {
+        let (rounds, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (worker, counted, told) = (Arc::clone(worker), Arc::clone(&rounds), Arc::clone(&done));
+        let task = tokio::spawn(async move {
+            while !told.load(Ordering::Acquire) {
+                use_everything(&worker).await;
+                counted.fetch_add(1, Ordering::Release);
+            }
+        });
+        Self { rounds, done, task }
+    }
+
+    /// Waits until it was served once from beginning to end, from now on.
+    pub(crate) async fn is_served(&self) {
+        let (before, began) = (self.rounds.load(Ordering::Acquire), Instant::now());
+        // The round that goes on now may have begun before.
+        while self.rounds.load(Ordering::Acquire) < before + 2 {
+            assert!(!self.task.is_finished(), "it was not served; its panic is above");
+            assert!(began.elapsed() < PATIENCE, "it is served no more");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends, with everything served.
+    pub(crate) async fn end(self) {
+        self.done.store(true, Ordering::Release);
+        self.task.await.expect("it was served to the end");
+    }
+}
+
+async fn use_everything(worker: &Worker) {
+    const BYTES: usize = 300_000;
+    let mut client = worker.admin().await;
+    let actor = binary("actor");
+    let command = spec(&[actor.to_str().expect("a UTF-8 path"), "random", &BYTES.to_string(), "7"]);
+    let job = start(&mut client, command).await.expect("it is started").id;
+    let request = StatusRequest { job: job.clone() };
+    let status = client.status(request).await.expect("its status is told").into_inner();
+    assert_eq!(status.job.expect("a job").id, job);
+    let found = output(&mut client, everything(&job)).await.expect("its output is told");
+    let hash: String = Sha256::digest(&found.stdout).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((found.stdout.len(), found.gap_bytes), (BYTES, 0));
+    assert_eq!(String::from_utf8_lossy(&found.stderr).trim_end(), hash, "the writer's own hash");
+}
+
+/// This process opens many connections; the usual soft limit is 1024 (getrlimit(2)).
+pub(crate) fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit can be raised");
+}
+
+/// Waits until a worker holds no more than before: threads that waited for a disk stay for some seconds.
+pub(crate) fn expect_no_more_held(worker: &Worker, before: &Held) {
+    let mut now = Held::by(worker);
+    let started = Instant::now();
+    while !now.is_no_more_than(before) {
+        assert!(started.elapsed() < PATIENCE, "before: {before:?}, still {now:?}");
+        thread::sleep(Duration::from_millis(20));
+        now = Held::by(worker);
+    }
 }

@@ -45,7 +45,7 @@ async fn five_hundred_jobs_by_twenty_clients_leave_nothing_behind() {
 
     let clients = join_all((0..CLIENTS).map(|_| setup.worker.admin())).await;
     join_all(clients.into_iter().map(run_some)).await;
-    let list = setup.worker.admin().await.list(ListRequest {}).await.expect("the list").into_inner();
+    let list = setup.worker.admin().await.list(ListRequest::default()).await.expect("the list").into_inner();
     assert_eq!(list.jobs.len(), CLIENTS * JOBS_EACH + 1);
     assert_eq!(folders(&setup.worker.jobs_dir()).len(), list.jobs.len());
     let errors: Vec<_> = setup.worker.log().into_iter().filter(|line| is_trouble(line)).collect();

@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long, value_name = "OID", env = "JOBWORKER_ROLE_OID", help_heading = "TLS")]
     #[serde(deserialize_with = "text")]
     pub role_oid: Option<RoleOid>,
-    /// How long a TLS handshake may take [default: 10s].
+    /// How long a TLS handshake may take, and after it the first bytes of HTTP/2 [default: 10s].
     #[arg(long, value_name = "TIME", env = "JOBWORKER_HANDSHAKE_TIMEOUT", help_heading = "TLS")]
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
@@ -112,6 +112,13 @@ pub struct Options {
     /// Bytes of a job's arguments, and of its environment, each [default: 1048576].
     #[arg(long, value_name = "BYTES", env = "JOBWORKER_MAX_ARGS_BYTES", help_heading = "Caps")]
     pub max_args_bytes: Option<NonZeroUsize>,
+    /// Connections at a time of one client [default: 1024].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_CONNECTIONS_PER_CLIENT", help_heading = "Caps")]
+    pub max_connections_per_client: Option<NonZeroUsize>,
+    /// Bytes of requests of one client that have not arrived whole, over all its connections [default: four times
+    /// --max-request-bytes].
+    #[arg(long, value_name = "BYTES", env = "JOBWORKER_MAX_REQUEST_BYTES_PER_CLIENT", help_heading = "Caps")]
+    pub max_request_bytes_per_client: Option<NonZeroUsize>,
 
     /// How the log is written to stderr [default: text].
     #[arg(long, value_name = "FORMAT", env = "JOBWORKER_LOG_FORMAT", help_heading = "Log")]
@@ -150,6 +157,10 @@ impl Options {
             max_request_bytes: self.max_request_bytes.or(other.max_request_bytes),
             max_args: self.max_args.or(other.max_args),
             max_args_bytes: self.max_args_bytes.or(other.max_args_bytes),
+            max_connections_per_client: self.max_connections_per_client.or(other.max_connections_per_client),
+            max_request_bytes_per_client: self
+                .max_request_bytes_per_client
+                .or(other.max_request_bytes_per_client),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
         }

@@ -33,8 +33,9 @@ fn defaults() {
     assert_eq!(config.state_dir, Path::new("/var/lib/jobworker"));
     assert_eq!(config.door.handshake_timeout, Duration::from_secs(10));
     assert_eq!((config.door.max_handshakes, config.door.max_connections), (256, 4096));
+    assert_eq!(config.door.max_connections_per_client, 1024);
     assert_eq!(config.service.grace, Duration::from_secs(10));
-    assert_eq!(config.max_request_bytes, 8 << 20);
+    assert_eq!((config.max_request_bytes, config.max_request_bytes_per_client), (8 << 20, 32 << 20));
     assert_eq!(config.log, log::Settings::default());
     assert!(config.keep.is_everything());
     let Spawner::Own(spawner) = config.spawner else { panic!("{:?}", config.spawner) };

@@ -5,15 +5,18 @@
 
 mod error;
 mod lookup;
+mod page;
 mod request;
 
 use std::sync::Arc;
 
 use jobworker_limits::OutputLimit;
+use tokio::sync::Semaphore;
 use tokio::task;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::EngineError;
+pub use self::page::{Cursor, InvalidCursor, Page};
 pub use super::process::ProcessStatus;
 pub use super::view::{JobView, Live};
 pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
@@ -46,6 +49,9 @@ pub struct Stopped {
     pub already_ended: bool,
 }
 
+/// Lists that are made at a time: each reads all jobs' folders, and holds what it has read of them.
+const LISTS_AT_A_TIME: usize = 2;
+
 /// What was removed.
 #[derive(Debug)]
 pub struct Removed {
@@ -57,6 +63,7 @@ pub struct Removed {
 
 struct Parts {
     jobs: JobsDir,
+    lists: Arc<Semaphore>,
     spawner: Arc<SpawnerClient>,
     hub: Hub,
     output_limit: OutputLimit,
@@ -73,7 +80,8 @@ impl Engine {
         output_limit: OutputLimit,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { parts: Arc::new(Parts { jobs, spawner: spawner.into(), hub, output_limit, shutdown }) }
+        let (lists, spawner) = (Arc::new(Semaphore::new(LISTS_AT_A_TIME)), spawner.into());
+        Self { parts: Arc::new(Parts { jobs, lists, spawner, hub, output_limit, shutdown }) }
     }
 
     /// The job that `text` means: an id, or the beginning of just one job's id.
@@ -148,14 +156,27 @@ impl Engine {
         self.view(permit.into_action().job).await
     }
 
-    /// All jobs, oldest first. One whose folder can't be read is left out and told of in the log.
+    /// A page of the jobs, oldest first, each as `show` makes it of a job; and where the next page begins, if there is
+    /// one. A job whose folder can't be read is left out and told of in the log.
     ///
     /// # Errors
-    /// When the folder of the jobs can't be read.
-    pub async fn list(&self, permit: Permit<action::List>) -> Result<Vec<JobView>, EngineError> {
+    /// When the folder of the jobs can't be read, or the worker goes down.
+    pub async fn list<T: Send + 'static>(
+        &self,
+        permit: Permit<action::List>,
+        page: Page,
+        show: impl Fn(JobView) -> T + Send + 'static,
+    ) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
         let action::List = permit.into_action();
+        let turn = Arc::clone(&self.parts.lists).acquire_owned();
+        let turn = turn.await.map_err(|_closed| EngineError::ShuttingDown)?;
         let jobs = self.parts.jobs.clone();
-        blocking(move || lookup::list(&jobs)).await
+        blocking(move || {
+            // Kept by the work, which goes on though nobody may wait for it any more.
+            let _turn = turn;
+            page::read(&jobs, page, show)
+        })
+        .await
     }
 
     /// Returns when the job is finished.

@@ -149,6 +149,18 @@ impl Folder {
         Ok(Some(spec))
     }
 
+    /// When the job was asked for, in microseconds since the Unix epoch; `None` when there is no such job (or not yet).
+    ///
+    /// # Errors
+    /// When the file can't be read, or understood.
+    pub fn created_unix_usec(&self) -> Result<Option<u64>, FolderError> {
+        #[derive(serde::Deserialize)]
+        struct Created {
+            created_unix_usec: u64,
+        }
+        Ok(self.read_json::<Created>(SPEC)?.map(|spec| spec.created_unix_usec))
+    }
+
     /// How the job is; `None` while it is starting.
     ///
     /// # Errors

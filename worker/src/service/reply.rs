@@ -45,6 +45,7 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
         user: state.as_ref().map(|state| state.user.clone()).unwrap_or_default(),
         output_kept_from: output.kept_from,
         output_limit_bytes: output_limit.map(OutputLimit::bytes),
+        left_out_bytes: 0,
     }
 }
 
@@ -54,6 +55,37 @@ pub(super) fn removed(removed: Removed, viewer: &str) -> v1::Job {
         Some(view) => job(view, viewer),
         None => v1::Job { id: removed.id.to_string(), ..v1::Job::default() },
     }
+}
+
+/// Bytes of a job's arguments, and of its environment, that a list shows, each; and what one of them takes beside its
+/// bytes.
+const LISTED_BYTES: usize = 1024;
+const EACH_BYTES: usize = 8;
+
+/// A job as [`job`] shows it, without the end of what may be very long.
+pub(super) fn listed(view: JobView, viewer: &str) -> v1::Job {
+    let mut job = job(view, viewer);
+    let Some(spec) = &mut job.spec else { return job };
+    let (mut room, mut left_out) = (LISTED_BYTES, 0);
+    spec.args.retain_mut(|arg| {
+        let length = arg.len();
+        let is_shown = room > EACH_BYTES;
+        arg.truncate(room.saturating_sub(EACH_BYTES));
+        room = room.saturating_sub(EACH_BYTES + length);
+        left_out += length - arg.len();
+        is_shown
+    });
+    room = LISTED_BYTES;
+    spec.env.retain(|variable| {
+        // A value without its end may be worse than none.
+        let length = variable.key.len() + variable.value.len();
+        let is_shown = room >= EACH_BYTES + length;
+        room = if is_shown { room - EACH_BYTES - length } else { 0 };
+        left_out += if is_shown { 0 } else { length };
+        is_shown
+    });
+    job.left_out_bytes = left_out as u64;
+    job
 }
 
 /// A piece of output, or the end.

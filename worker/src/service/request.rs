@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::status::InvalidField;
 use crate::audit::shorten;
-use crate::job::engine::From as Beginning;
+use crate::job::engine::{From as Beginning, Page};
 use crate::job::spec::is_variable;
 use crate::job::{ByteStr, JobId, JobRequest};
 use crate::output::index::Kind;
@@ -30,6 +30,8 @@ const MAX_LIMIT_BYTES: usize = MAX_PATH_BYTES + 256;
 
 /// More disks than anybody limits one job on.
 const MAX_IO_LIMITS: usize = 256;
+/// The largest page of a list: some MiB at the very most, and one where jobs are as they usually are.
+const MAX_PAGE_SIZE: usize = 1000;
 
 /// Bytes of a value that an error repeats.
 const SHOWN_BYTES: usize = 128;
@@ -98,6 +100,23 @@ pub fn signal(field: &'static str, text: &str) -> Result<Signal> {
             format!("{shown:?} is not a signal; a name or a number is needed, like TERM, SIGTERM or 15"),
         )
     })
+}
+
+/// Which part of the list of jobs.
+pub(super) fn page(list: &v1::ListRequest) -> Result<Page> {
+    let token = &list.page_token;
+    let after = if token.is_empty() { None } else { Some(token.parse()) };
+    let after = after
+        .transpose()
+        .map_err(|error| invalid("page_token", format!("{:?} {error}", shorten(token, SHOWN_BYTES))))?;
+    let size = match list.page_size {
+        Some(0) => {
+            return Err(invalid("page_size", "0 is no page; at least 1 is needed, or none for all jobs"));
+        }
+        Some(size) => Some(usize::try_from(size).map_or(MAX_PAGE_SIZE, |size| size.min(MAX_PAGE_SIZE))),
+        None => None,
+    };
+    Ok(Page { after, size })
 }
 
 /// Where to begin to read.

@@ -1,20 +1,22 @@
 //! The port's services behind one gate: each request, whichever service it is for, comes from a client whose
-//! certificate is still valid. A connection outlives its certificate; the calls on it must not.
+//! certificate is still valid, and counts for it as long as it is underway. A connection outlives its certificate; the
+//! calls on it must not. What tonic refuses before any method sees it gets its audit line here.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use futures_util::future::Either;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
-use tower::util::{BoxCloneSyncService, Oneshot};
+use tonic_types::StatusExt;
+use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
+use super::requests::Requests;
 use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
 use crate::tls::Peer;
@@ -23,13 +25,22 @@ type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 type Inner = BoxCloneSyncService<Request, Response, Infallible>;
 
+/// What the caps on requests' bytes begin with: these are reached before a request is whole.
+const MAX_REQUEST_BYTES: &str = "max-request-bytes";
+
 /// The services by their names, to be served.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Routes {
     services: Arc<HashMap<&'static str, Inner>>,
+    requests: Requests,
 }
 
 impl Routes {
+    /// No services yet; and how many bytes of requests a client may have underway, over all its connections.
+    pub fn new(max_request_bytes_per_client: usize) -> Self {
+        Self { services: Arc::default(), requests: Requests::new(max_request_bytes_per_client) }
+    }
+
     /// These and one more.
     #[must_use]
     pub fn with<S>(self, service: S) -> Self
@@ -44,32 +55,43 @@ impl Routes {
     {
         let mut services = Arc::unwrap_or_clone(self.services);
         services.insert(S::NAME, BoxCloneSyncService::new(service.map_response(name_the_cap)));
-        Self { services: Arc::new(services) }
+        Self { services: Arc::new(services), ..self }
     }
 
-    fn route(&self, request: &Request) -> Result<Inner, Status> {
-        admit(request)?;
-        let path = request.uri().path();
+    async fn answer(self, peer: &Peer, path: &str, request: Request) -> Result<Response, Status> {
+        admit(peer, path)?;
         let name = path.split('/').nth(1).unwrap_or_default();
-        let service = self.services.get(name).cloned();
-        service.ok_or_else(|| Status::new(Code::Unimplemented, "no such service here"))
+        let Some(service) = self.services.get(name).cloned() else {
+            return Err(Status::new(Code::Unimplemented, "no such service here"));
+        };
+        let request = request.map(|body| self.requests.count(&peer.identity.name, body));
+        // Infallible.
+        service.oneshot(request).await.map_err(|never| match never {})
     }
 }
 
 impl Service<Request> for Routes {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<Oneshot<Inner, Request>, Ready<Result<Response, Infallible>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match self.route(&request) {
-            Ok(service) => Either::Left(service.oneshot(request)),
-            Err(status) => Either::Right(ready(Ok(status.into_http()))),
-        }
+        let routes = self.clone();
+        Box::pin(async move {
+            let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+                let status = Status::new(Code::Internal, "the connection carries no client identity");
+                return Ok(status.into_http());
+            };
+            let path = request.uri().path().to_owned();
+            let answer = routes.answer(&peer, &path, request).await;
+            let response = answer.unwrap_or_else(Status::into_http);
+            audit_refusal(&peer, path, &response);
+            Ok(response)
+        })
     }
 }
 
@@ -84,16 +106,28 @@ fn name_the_cap(response: Response) -> Response {
     }
 }
 
-fn admit(request: &Request) -> Result<(), Status> {
-    let Some(peer) = request.extensions().get::<Peer>() else {
-        return Err(Status::new(Code::Internal, "the connection carries no client identity"));
-    };
+/// Requests that can't be decoded, methods that there are not, bodies beyond a cap: no method has written a line.
+fn audit_refusal(peer: &Peer, path: String, response: &Response) {
+    let Some(status) = Status::from_header_map(response.headers()) else { return };
+    if status.code() != Code::Ok && is_unseen(&status) {
+        let asked = Asked { action: path, ..Asked::default() };
+        audit::decision(peer, &asked, &Decision::Invalid { reason: &status.message() });
+    }
+}
+
+/// Each error of ours carries details, none of tonic's does; and a body beyond a cap of ours is refused in its name.
+fn is_unseen(status: &Status) -> bool {
+    let cap = status.get_details_error_info().map(|info| info.metadata.get("cap").cloned());
+    cap.is_none_or(|cap| cap.is_some_and(|cap| cap.starts_with(MAX_REQUEST_BYTES)))
+}
+
+fn admit(peer: &Peer, path: &str) -> Result<(), Status> {
     if !peer.identity.has_expired(SystemTime::now()) {
         return Ok(());
     }
     let (name, not_after) = (peer.identity.name.clone(), peer.identity.not_after());
     let error = CallError::Expired { name, not_after };
-    let asked = Asked { action: request.uri().path().to_owned(), ..Asked::default() };
+    let asked = Asked { action: path.to_owned(), ..Asked::default() };
     audit::decision(
         peer,
         &asked,

@@ -43,6 +43,8 @@ pub(crate) enum CallError {
     Cap { name: String, cap: &'static str, max: usize },
     #[error("the request is too large: {0} (--max-request-bytes)")]
     TooLarge(String),
+    #[error("{name} has more than {max_bytes} bytes of requests underway (--max-request-bytes-per-client)")]
+    Underway { name: String, max_bytes: usize },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -112,6 +114,8 @@ fn kind(error: &CallError) -> Kind {
         CallError::TooLarge(_) => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "max-request-bytes")
         }
+        CallError::Underway { .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached)
+            .metadata("cap", "max-request-bytes-per-client"),
         CallError::Engine(error) => engine_kind(error),
     }
 }
@@ -233,7 +237,9 @@ mod tests {
     fn a_cap_is_named() {
         let followers = CallError::Cap { name: "a".to_owned(), cap: "max-followers", max: 3 };
         let size = CallError::TooLarge("found 9 bytes".to_owned());
-        for (error, cap) in [(followers, "max-followers"), (size, "max-request-bytes")] {
+        let underway = CallError::Underway { name: "a".to_owned(), max_bytes: 3 };
+        let caps = ["max-followers", "max-request-bytes", "max-request-bytes-per-client"];
+        for (error, cap) in [followers, size, underway].into_iter().zip(caps) {
             let status = Status::from(error);
             let info = status.get_details_error_info().unwrap();
             assert_eq!((status.code(), info.reason.as_str()), (Code::ResourceExhausted, "CAP_REACHED"));

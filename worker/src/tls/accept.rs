@@ -1,7 +1,8 @@
 //! The door: connections come in here, handshake beside one another, and go on to the API once TLS has verified them.
 //!
 //! Nobody can hold it shut: handshakes have a timeout, and where too many are going on the oldest is dropped for the
-//! newest, because an honest one is over in milliseconds. Errors of accept(2) are waited out.
+//! newest, because an honest one is over in milliseconds. Nor can one client take up the house: its connections have a
+//! cap of their own. Errors of accept(2) are waited out.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,10 +24,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::connection::{Connection, Peer};
+use super::connection::{Connection, Peer, Places};
 use super::refusal::Refusal;
 use crate::audit;
 use crate::identity::ClientIdentity;
+use crate::tally::Tally;
 
 /// Verified connections that the API has not taken yet.
 const READY: usize = 16;
@@ -48,12 +50,14 @@ const KEEPALIVE_PROBES: u32 = 4;
 pub struct Door {
     /// Under which extension a certificate's role is.
     pub role_oid: RoleOid,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, and after it HTTP/2's first bytes.
     pub handshake_timeout: Duration,
     /// Handshakes at a time.
     pub max_handshakes: usize,
     /// Connections at a time, those in their handshake included.
     pub max_connections: usize,
+    /// Verified connections of one client at a time.
+    pub max_connections_per_client: usize,
 }
 
 /// Takes connections from `listener` until the stream is dropped; then the listener is closed, too. Within a tokio
@@ -64,7 +68,8 @@ pub fn incoming(
     door: Door,
 ) -> impl Stream<Item = Result<Connection, Infallible>> {
     let (ready, verified) = mpsc::channel(READY);
-    let guard = Guard { acceptor: config.into(), door: Arc::new(door), ready };
+    let clients = Tally::new(door.max_connections_per_client);
+    let guard = Guard { acceptor: config.into(), door: Arc::new(door), clients, ready };
     tokio::spawn(accept(listener, guard));
     ReceiverStream::new(verified).map(Ok)
 }
@@ -120,6 +125,7 @@ impl Handshakes {
 struct Guard {
     acceptor: TlsAcceptor,
     door: Arc<Door>,
+    clients: Tally,
     ready: mpsc::Sender<Connection>,
 }
 
@@ -132,8 +138,19 @@ impl Guard {
         evicted: oneshot::Receiver<()>,
     ) {
         match self.verify(tcp, address, evicted).await {
-            // An error means that the worker goes down.
-            Ok((stream, peer)) => drop(self.ready.send(Connection::new(stream, peer, place)).await),
+            Ok((stream, peer)) => match self.clients.take(&peer.identity.name, 1) {
+                Some(share) => {
+                    let places = Places { _all: place, _own: share };
+                    let connection = Connection::new(stream, peer, places, self.door.handshake_timeout);
+                    // An error means that the worker goes down.
+                    drop(self.ready.send(connection).await);
+                }
+                None => {
+                    let (name, max) = (peer.identity.name.clone(), self.clients.max());
+                    audit::connection_refused(address, &Refusal::TooManyOfOne { name, max });
+                    turn_away(stream).await;
+                }
+            },
             Err((refusal, tcp)) => {
                 audit::connection_refused(address, &refusal);
                 if let Some(tcp) = tcp {
@@ -180,6 +197,21 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     setsockopt(tcp, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SEC)?;
     setsockopt(tcp, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
     Ok(())
+}
+
+/// Tells a client of its cap, in HTTP/2's own words: no settings, and that this connection takes no request.
+async fn turn_away(mut stream: TlsStream<TcpStream>) {
+    const CAP: &[u8; 26] = b"max-connections-per-client";
+    /// Length, type, flags and stream of an empty SETTINGS frame, then of a GOAWAY frame of 8 + 26 bytes, whose last
+    /// stream is 0 and whose code is `ENHANCE_YOUR_CALM`, which gRPC takes for `RESOURCE_EXHAUSTED` (RFC 9113, 6.5, 6.8).
+    const FRAMES: [u8; 26] = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 34, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+    let told = async {
+        stream.write_all(&[&FRAMES[..], CAP].concat()).await?;
+        stream.shutdown().await
+    };
+    // However that ends, the client is refused.
+    let _ = timeout(DRAIN_TIMEOUT, told).await;
+    drain(stream.into_inner().0).await;
 }
 
 /// Reads what the client still sends: closing with bytes unread would reset the connection, and the alert that says

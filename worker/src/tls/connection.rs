@@ -5,14 +5,22 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::refusal::Refusal;
+use crate::audit;
 use crate::identity::ClientIdentity;
+use crate::tally::Share;
+
+/// How a client begins to speak HTTP/2 (RFC 9113, 3.4), in bytes.
+const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// A verified client and where it connects from. Every request of the connection carries it in its extensions.
 #[derive(Clone, Debug)]
@@ -23,17 +31,64 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// An encrypted connection with a verified client. Counts as one of the worker's connections while it lives.
+/// An encrypted connection with a verified client. Counts as one of the worker's connections while it lives, and fails
+/// if nothing comes on it for too long at its beginning. Once HTTP/2 has begun it may be idle for ever.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    preface: Option<Preface>,
+    _places: Places,
+}
+
+/// What a connection takes up.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) _all: OwnedSemaphorePermit,
+    pub(super) _own: Share,
+}
+
+/// The first bytes, which have not all come.
+#[derive(Debug)]
+struct Preface {
+    missing_bytes: usize,
+    within: Duration,
+    timeout: Pin<Box<Sleep>>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TlsStream<TcpStream>, peer: Peer, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer, _place: place }
+    pub(super) fn new(
+        stream: TlsStream<TcpStream>,
+        peer: Peer,
+        places: Places,
+        preface_timeout: Duration,
+    ) -> Self {
+        let preface = Preface {
+            missing_bytes: PREFACE_BYTES,
+            within: preface_timeout,
+            timeout: Box::pin(sleep(preface_timeout)),
+        };
+        Self { stream, peer, preface: Some(preface), _places: places }
+    }
+
+    /// Nothing can be read now: whether the client has had its time.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(preface) = &mut self.preface else { return Poll::Pending };
+        preface.timeout.as_mut().poll(cx).map(|()| {
+            let refusal =
+                Refusal::NoPreface { name: self.peer.identity.name.clone(), within: preface.within };
+            audit::connection_refused(self.peer.address, &refusal);
+            Err(io::Error::new(io::ErrorKind::TimedOut, refusal))
+        })
+    }
+
+    fn count(&mut self, read_bytes: usize) {
+        if let Some(preface) = &mut self.preface {
+            preface.missing_bytes = preface.missing_bytes.saturating_sub(read_bytes);
+            if preface.missing_bytes == 0 {
+                self.preface = None;
+            }
+        }
     }
 }
 
@@ -51,7 +106,14 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending => self.poll_late(cx),
+            Poll::Ready(read) => {
+                self.count(buf.filled().len() - before);
+                Poll::Ready(read)
+            }
+        }
     }
 }
 

@@ -25,6 +25,22 @@ pub(super) enum Refusal {
     /// The cap is reached.
     #[error("there are {0} connections already (--max-connections)")]
     TooMany(usize),
+    /// The client's own cap is reached.
+    #[error("{name} has {max} connections already (--max-connections-per-client)")]
+    TooManyOfOne {
+        /// Whose.
+        name: String,
+        /// The cap.
+        max: usize,
+    },
+    /// TLS went well, and then nothing came.
+    #[error("{name} sent no HTTP/2 preface within {} after the TLS handshake", humantime::format_duration(*.within))]
+    NoPreface {
+        /// Who.
+        name: String,
+        /// How long it had.
+        within: Duration,
+    },
 }
 
 fn handshake(error: &io::Error) -> String {

@@ -47,7 +47,7 @@ async fn nobody_gets_in_without_a_good_certificate() {
     refused(&worker, Some(&server), "UnsupportedCertificate", "lacks clientAuth").await;
     refused(&worker, Some(&pki.identity("carol")), "CertificateRevoked", "revoked").await;
     // And with a good one it works.
-    worker.admin().await.api.list(ListRequest {}).await.unwrap();
+    worker.admin().await.api.list(ListRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_stalled_handshake_holds_up_nobody_and_times_out() {
     })
     .await;
     let mut stalled = TcpStream::connect(worker.address).await.unwrap();
-    worker.admin().await.api.list(ListRequest {}).await.unwrap();
+    worker.admin().await.api.list(ListRequest::default()).await.unwrap();
     let end =
         timeout(Duration::from_secs(10), stalled.read(&mut [0; 64])).await.expect("the worker gives up");
     assert!(matches!(end, Ok(0) | Err(_)));
@@ -118,7 +118,7 @@ async fn too_many_handshakes_cost_the_oldest_its_place() {
     .await;
     let mut oldest = TcpStream::connect(worker.address).await.unwrap();
     let mut newer = TcpStream::connect(worker.address).await.unwrap();
-    worker.admin().await.api.list(ListRequest {}).await.unwrap();
+    worker.admin().await.api.list(ListRequest::default()).await.unwrap();
     let end = timeout(Duration::from_secs(10), oldest.read(&mut [0; 64])).await.expect("it is dropped");
     assert!(matches!(end, Ok(0) | Err(_)));
     let line = only_line(oldest.local_addr().unwrap()).await;
@@ -133,7 +133,7 @@ async fn too_many_handshakes_cost_the_oldest_its_place() {
 async fn connections_have_a_cap_and_give_their_place_back() {
     let worker = Worker::with(Pki::new(), |options| options.max_connections = NonZeroUsize::new(1)).await;
     let mut first = worker.admin().await;
-    first.api.list(ListRequest {}).await.unwrap();
+    first.api.list(ListRequest::default()).await.unwrap();
     let mut second = TcpStream::connect(worker.address).await.unwrap();
     assert!(matches!(second.read(&mut [0; 64]).await, Ok(0) | Err(_)));
     let line = only_line(second.local_addr().unwrap()).await;
@@ -155,12 +155,12 @@ async fn a_certificate_that_expires_ends_the_calls_of_its_connection() {
     let soon = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
     let short = worker.pki.odd("short", |params| params.not_after = soon);
     let mut client = worker.client(&short).await;
-    client.api.list(ListRequest {}).await.unwrap();
+    client.api.list(ListRequest::default()).await.unwrap();
     until("the certificate expires", || {
         (time::OffsetDateTime::now_utc() > soon + time::Duration::seconds(1)).then_some(())
     })
     .await;
-    let status = client.api.list(ListRequest {}).await.unwrap_err();
+    let status = client.api.list(ListRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert!(status.message().starts_with("certificate of short expired on "), "{status:?}");
     let lines = audit::lines(client.address);

@@ -59,7 +59,7 @@ async fn without_a_usable_role_every_call_is_refused() {
             (Some("denied"), Some(name)),
             "{line}"
         );
-        let status = client.api.list(ListRequest {}).await.unwrap_err();
+        let status = client.api.list(ListRequest::default()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
     }
     assert_eq!(worker.starts(), 0);
@@ -100,7 +100,7 @@ async fn a_user_may_look_and_no_more_whatever_it_says() {
         assert!(lines.iter().all(|line| line[field] == value), "{field}: {lines:#?}");
     }
     // And looking works.
-    assert_eq!(client.api.list(ListRequest {}).await.unwrap().into_inner().jobs.len(), 1);
+    assert_eq!(client.api.list(ListRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
     let view = client.api.status(StatusRequest { job: job[..6].to_owned() }).await.unwrap().into_inner();
     assert_eq!(view.job.unwrap().id, job);
 }

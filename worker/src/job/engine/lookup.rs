@@ -3,7 +3,6 @@
 use super::EngineError;
 use crate::job::JobId;
 use crate::job::folder::{FolderError, JobsDir};
-use crate::job::view::JobView;
 
 /// A whole id's length, in characters.
 const ID_LENGTH: usize = 36;
@@ -32,19 +31,6 @@ pub(super) fn resolve(jobs: &JobsDir, text: &str) -> Result<JobId, EngineError> 
         [id] => Ok(*id),
         _ => Err(EngineError::Ambiguous { text: text.to_owned(), matches }),
     }
-}
-
-/// All jobs, oldest first.
-pub(super) fn list(jobs: &JobsDir) -> Result<Vec<JobView>, EngineError> {
-    let mut views = Vec::new();
-    for id in jobs.ids()? {
-        match JobView::read(&jobs.folder(id)) {
-            Ok(view) => views.extend(view),
-            Err(error) => tracing::warn!(%id, %error, "a job is left out of the list"),
-        }
-    }
-    views.sort_by_key(|view| (view.spec.created_unix_usec, view.spec.id));
-    Ok(views)
 }
 
 #[cfg(test)]
@@ -111,7 +97,6 @@ mod tests {
     fn no_jobs_folder_means_no_jobs() {
         let state_dir = tempfile::tempdir().unwrap();
         let jobs = JobsDir::new(state_dir.path());
-        assert_eq!(list(&jobs).unwrap(), []);
         assert!(matches!(resolve(&jobs, "a"), Err(EngineError::NotFound { .. })));
     }
 }

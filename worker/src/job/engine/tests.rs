@@ -395,7 +395,7 @@ async fn the_list_is_oldest_first_and_passes_over_what_is_damaged() {
     }
     fs::write(bench.jobs.folder(specs[2].id).file("spec.json"), "{").unwrap();
     fs::create_dir(bench.jobs.folder(JobId::random()).path()).unwrap();
-    let listed = bench.engine.list(permit(action::List)).await.unwrap();
+    let (listed, _) = bench.engine.list(permit(action::List), Page::default(), |view| view).await.unwrap();
     let ages: Vec<_> = listed.iter().map(|view| view.spec.created_unix_usec).collect();
     assert_eq!(ages, [1, 2, 3, 5]);
     let error = bench.status(specs[2].id).await.unwrap_err().to_string();

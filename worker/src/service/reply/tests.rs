@@ -105,3 +105,26 @@ fn every_outcome() {
     let lost = finished(Outcome::Lost { reason: "host restarted".to_owned() });
     assert_eq!((lost.cause(), lost.ended, lost.reason.as_str()), (v1::Cause::Lost, None, "host restarted"));
 }
+
+#[test]
+fn a_list_leaves_out_what_may_be_very_long_and_says_how_much() {
+    let mut secrets = view(None);
+    assert_eq!(listed(secrets.clone(), "alice"), job(secrets.clone(), "alice"), "short ones are whole");
+    let value = ByteStr::new(vec![b'x'; 2000]).unwrap();
+    secrets.spec.request.env.extend([("LONG".to_owned(), value.clone()), ("AFTER".to_owned(), value)]);
+    let shown = listed(secrets.clone(), "alice");
+    assert_eq!((shown.spec.unwrap().env[0].key.as_str(), shown.left_out_bytes), ("TOKEN", 4009));
+    assert_eq!(listed(secrets, "bob").left_out_bytes, 0, "nor is bob told how long it is");
+
+    let mut long = view(None);
+    let arg = |length| ByteStr::new(vec![b'x'; length]).unwrap();
+    long.spec.request.args = vec![arg(900), arg(0), arg(1 << 20), arg(3)];
+    let shown = listed(long, "bob");
+    let lengths: Vec<_> = shown.spec.unwrap().args.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [900, 0, 1024 - 900 - 3 * 8]);
+    assert_eq!(shown.left_out_bytes, (1 << 20) + 3 - 100);
+
+    let mut many = view(None);
+    many.spec.request.args = vec![arg(0); 4096];
+    assert!(listed(many, "bob").spec.unwrap().args.len() <= 128, "empty ones take place, too");
+}

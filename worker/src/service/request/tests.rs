@@ -129,3 +129,16 @@ fn streams_and_beginnings() {
     assert_eq!(beginning(None), Beginning::Start);
     assert_eq!(beginning(Some(WireFrom::SinceUnixUsec(7))), Beginning::Since { unix_usec: 7 });
 }
+
+#[test]
+fn a_page_has_a_size_and_a_place_that_was_told() {
+    let list = |size, token: &str| v1::ListRequest { page_size: size, page_token: token.to_owned() };
+    let all = page(&list(None, "")).unwrap();
+    assert_eq!((all.size, all.after), (None, None));
+    let token = "1700000000000000.3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f";
+    let rest = page(&list(Some(7), token)).unwrap();
+    assert_eq!((rest.size, rest.after.map(|after| after.to_string()).as_deref()), (Some(7), Some(token)));
+    assert_eq!(page(&list(Some(u32::MAX), "")).unwrap().size, Some(MAX_PAGE_SIZE));
+    assert_eq!(page(&list(Some(0), "")).unwrap_err().field, "page_size");
+    assert_eq!(page(&list(None, "x")).unwrap_err().field, "page_token");
+}

@@ -1,0 +1,156 @@
+//! The list of all jobs, a page at a time: what is held in memory does not grow with what the jobs were given.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::EngineError;
+use crate::job::JobId;
+use crate::job::folder::JobsDir;
+use crate::job::view::JobView;
+
+/// A job's place in the list: the oldest first, and of those of one microsecond the one with the lowest id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    created_unix_usec: u64,
+    id: JobId,
+}
+
+/// A text that is no [`Cursor`].
+#[derive(Debug, thiserror::Error)]
+#[error("is not what an answer's next_page_token said")]
+pub struct InvalidCursor;
+
+/// Which part of the list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Page {
+    /// What comes after this place; none: the list's beginning.
+    pub after: Option<Cursor>,
+    /// At most so many jobs; none: all of them.
+    pub size: Option<usize>,
+}
+
+/// Reads a page. Only the places of all jobs are held at once, and of this page what `show` makes of each job.
+pub(super) fn read<T>(
+    jobs: &JobsDir,
+    page: Page,
+    show: impl Fn(JobView) -> T,
+) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
+    let mut places = places(jobs)?;
+    places.retain(|place| page.after.is_none_or(|after| *place > after));
+    places.sort_unstable();
+    let size = page.size.unwrap_or(places.len()).min(places.len());
+    let next = places[..size].last().copied().filter(|_| size < places.len());
+    let mut shown = Vec::with_capacity(size);
+    for Cursor { id, .. } in &places[..size] {
+        match JobView::read(&jobs.folder(*id)) {
+            Ok(view) => shown.extend(view.map(&show)),
+            Err(error) => left_out(*id, &error),
+        }
+    }
+    Ok((shown, next))
+}
+
+fn places(jobs: &JobsDir) -> Result<Vec<Cursor>, EngineError> {
+    let mut places = Vec::new();
+    for id in jobs.ids()? {
+        match jobs.folder(id).created_unix_usec() {
+            Ok(created) => places.extend(created.map(|created_unix_usec| Cursor { created_unix_usec, id })),
+            Err(error) => left_out(id, &error),
+        }
+    }
+    Ok(places)
+}
+
+fn left_out(id: JobId, error: &dyn fmt::Display) {
+    tracing::warn!(%id, %error, "a job is left out of the list");
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.created_unix_usec, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let (created, id) = text.split_once('.').ok_or(InvalidCursor)?;
+        let created_unix_usec = created.parse().map_err(|_| InvalidCursor)?;
+        Ok(Self { created_unix_usec, id: id.parse().map_err(|_| InvalidCursor)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::job::{Spec, fake, folder};
+
+    fn add(jobs: &JobsDir, created_unix_usec: u64) -> JobId {
+        let spec = Spec { created_unix_usec, ..fake::spec(JobId::random(), "alice") };
+        let folder = jobs.folder(spec.id);
+        fs::create_dir_all(folder.path()).unwrap();
+        fs::write(folder.file(folder::SPEC), serde_json::to_vec(&spec).unwrap()).unwrap();
+        spec.id
+    }
+
+    fn jobs() -> (tempfile::TempDir, JobsDir) {
+        let state_dir = tempfile::tempdir().unwrap();
+        let jobs = JobsDir::new(state_dir.path());
+        (state_dir, jobs)
+    }
+
+    fn pages(jobs: &JobsDir, size: usize) -> Vec<Vec<JobId>> {
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = read(jobs, Page { after, size: Some(size) }, |view| view.spec.id).unwrap();
+            pages.push(page);
+            // Through its text, as clients send it back.
+            after = next.map(|next| next.to_string().parse().unwrap());
+            if after.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    #[test]
+    fn pages_make_the_whole_list_in_order_whatever_their_size() {
+        let (_state_dir, jobs) = jobs();
+        let mut expected: Vec<_> = [3, 1, 2, 2, 2, 9, 4].map(|at| (at, add(&jobs, at))).to_vec();
+        expected.sort_unstable();
+        let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
+        for size in 1..=expected.len() + 1 {
+            assert_eq!(pages(&jobs, size).concat(), expected, "{size} a page");
+            assert!(pages(&jobs, size).iter().all(|page| page.len() <= size && !page.is_empty()));
+        }
+        let all = read(&jobs, Page::default(), |view| view.spec.id).unwrap();
+        assert_eq!((all.0, all.1), (expected, None));
+    }
+
+    #[test]
+    fn a_job_that_can_not_be_read_is_left_out() {
+        let (_state_dir, jobs) = jobs();
+        let ids = [1, 2, 3].map(|at| add(&jobs, at));
+        fs::write(jobs.folder(ids[1]).file(folder::SPEC), "{").unwrap();
+        fs::create_dir(jobs.folder(JobId::random()).path()).unwrap();
+        assert_eq!(pages(&jobs, 1).concat(), [ids[0], ids[2]]);
+    }
+
+    #[test]
+    fn no_jobs_folder_means_no_jobs() {
+        let (_state_dir, jobs) = jobs();
+        assert_eq!(pages(&jobs, 5), [Vec::new()]);
+    }
+
+    #[test]
+    fn texts_that_are_no_place_are_refused() {
+        let id = JobId::random();
+        for text in
+            [String::new(), ".".into(), "1".into(), format!("x.{id}"), "1.x".into(), format!("-1.{id}")]
+        {
+            text.parse::<Cursor>().expect_err(&text);
+        }
+    }
+}
