@@ -63,6 +63,11 @@ impl Settings {
     }
 }
 
+/// Removes what the measurements have left behind; once, after the last.
+pub fn clean() {
+    subject::clean();
+}
+
 /// Something to be measured: its name, and how.
 pub struct Row {
     /// What `--rows` calls it.

@@ -26,6 +26,9 @@ const LOOKED_AT: usize = 50;
 /// How long the worker is watched while nothing happens.
 const WATCHED: Duration = Duration::from_secs(5);
 
+/// How long a job whose end is watched for lives, in milliseconds: the wait for it has begun by then.
+const LATE_MSEC: &str = "100";
+
 /// An idle thread of the runtime goes after ten seconds.
 const THREADS_REST: Duration = Duration::from_secs(12);
 
@@ -42,7 +45,7 @@ pub(super) fn jobs(settings: Settings) -> anyhow::Result<Vec<Line>> {
     let each = (subject.kib("RssAnon")? - before) / f64::from(u32::try_from(few)?);
     let shims = private_kib(&subject.shims())?;
     let wakes = wakes_per_sec(subject.worker.pid())?;
-    let ends = settings.rounds(100);
+    let ends = settings.rounds(60);
     let seen_among_few = ends_seen(&subject, &mut client, ends, running.len())?;
     running.extend(start_sleepers(&subject, &client, many - running.len())?);
     let seen_among_many = ends_seen(&subject, &mut client, ends, running.len())?;
@@ -128,7 +131,7 @@ fn ends_seen(
 ) -> anyhow::Result<Summary> {
     let mut samples = Vec::new();
     for _ in 0..=count {
-        let job = subject.start(client, parts::spec(&["stamp"])?)?;
+        let job = subject.start(client, parts::spec(&["late-stamp", LATE_MSEC])?)?;
         subject.wait(client, &job)?;
         let seen = monotonic_nsec();
         let request = StreamRequest { no_follow: true, ..everything(&job.id) };

@@ -31,7 +31,10 @@ pub fn part(args: &[&str]) -> anyhow::Result<()> {
         ["stamps", count, period_usec, phase_nsec] => {
             stamps(count.parse()?, period_usec.parse()?, phase_nsec.parse()?)?;
         }
-        ["stamp"] => stamp()?,
+        ["late-stamp", msec] => {
+            thread::sleep(Duration::from_millis(msec.parse()?));
+            stamp()?;
+        }
         ["herd", count] => {
             floor::fork_sleepers(count.parse()?, LIFETIME_SEC)?;
             stamp()?;

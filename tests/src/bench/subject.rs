@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsConnector;
@@ -26,6 +27,24 @@ const FRAME_BYTES: u32 = 1 << 20;
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What is deleted slows down who makes files next, on ext4 for minutes: nothing is, before all is measured.
+static SCRATCH: Mutex<Option<TempDir>> = Mutex::new(None);
+
+/// A folder that stays until [`clean`].
+fn lasting_folder() -> anyhow::Result<TempDir> {
+    let mut scratch = SCRATCH.lock().expect("no holder panics");
+    let scratch = match &mut *scratch {
+        Some(scratch) => scratch,
+        none => none.insert(tempfile::tempdir()?),
+    };
+    Ok(tempfile::Builder::new().disable_cleanup(true).tempdir_in(scratch.path())?)
+}
+
+/// Removes what all workers have left behind.
+pub(super) fn clean() {
+    drop(SCRATCH.lock().expect("no holder panics").take());
+}
+
 /// A worker and a client's runtime. Dropped in this order.
 pub(super) struct Subject {
     /// Of one thread, as jobctl's.
@@ -41,7 +60,7 @@ impl Subject {
 
     pub(super) fn with(settings: Settings, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let subtree = settings.controllers.then(Subtree::new);
-        let mut builder = Worker::builder().args(args);
+        let mut builder = Worker::builder().args(args).state(&Arc::new(lasting_folder()?));
         if let Some(subtree) = &subtree {
             builder = builder.cgroup(&subtree.path());
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use jobworker_tests::bench::json::Run;
 use jobworker_tests::bench::line::heads;
-use jobworker_tests::bench::{Machine, ROWS, Row, Settings, chart, parts};
+use jobworker_tests::bench::{Machine, ROWS, Row, Settings, chart, clean, parts};
 
 const USAGE: &str = "usage: bench [--rows NAME,…] [--quick] [--emulated] [--controllers] [--json FILE] [--svg FILE] [--add FILE]";
 
@@ -99,6 +99,7 @@ fn measure(rows: &[&Row], settings: Settings) -> Run {
         measured.iter().for_each(|line| println!("{line}"));
         lines.extend(measured);
     }
+    clean();
     if !rows.is_empty() {
         println!("load at the end: {}", Machine::now().load);
     }
