@@ -107,7 +107,9 @@ impl Ssh {
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host\nAuthorizedKeysFile {path}/client.pub\n\
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nUseDNS no\n\
-             LogLevel ERROR\nPrintMotd no\nMaxStartups 100\n"
+             LogLevel ERROR\nPrintMotd no\nMaxStartups 100\n\
+             # Neither bash.bashrc nor ~/.bashrc is read by a shell that is not the first.\n\
+             SetEnv SHLVL=1\n"
         );
         fs::write(folder.path().join("config"), config).map_err(|error| failed(&error))?;
         if nix::unistd::geteuid().is_root() {
