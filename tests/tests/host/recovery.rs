@@ -70,7 +70,7 @@ async fn ended(client: &mut Client, job: &str) -> Job {
 }
 
 async fn listed(client: &mut Client) -> Vec<String> {
-    let jobs = client.list(ListRequest {}).await.expect("a list").into_inner().jobs;
+    let jobs = client.list(ListRequest::default()).await.expect("a list").into_inner().jobs;
     let mut ids: Vec<_> = jobs.into_iter().map(|job| job.id).collect();
     ids.sort();
     ids

@@ -24,7 +24,7 @@ async fn remove(client: &mut Client, job: &str) -> Result<Job, Status> {
 }
 
 async fn list(client: &mut Client) -> Vec<String> {
-    let jobs = client.list(ListRequest {}).await.expect("a list").into_inner().jobs;
+    let jobs = client.list(ListRequest::default()).await.expect("a list").into_inner().jobs;
     jobs.into_iter().map(|job| job.id).collect()
 }
 
