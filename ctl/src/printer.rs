@@ -34,7 +34,7 @@ impl Printer<File> {
             fd.try_clone_to_owned().context("cannot use stdout and stderr").map(File::from)
         };
         let (stdout, stderr) = (own(io::stdout().as_fd())?, own(io::stderr().as_fd())?);
-        Ok(Self::writing_to(stdout, stderr, timestamps.then(TimeZone::system)))
+        Ok(Self::writing_to(stdout, stderr, timestamps.then(words::local_zone)))
     }
 }
 

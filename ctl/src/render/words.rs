@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::LazyLock;
+use std::{env, fs};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -41,7 +43,7 @@ pub(crate) fn duration(usec: u64) -> String {
 
 /// `2026-01-31 13:00:00 +01:00`, in local time.
 pub(crate) fn local_time(unix_usec: u64) -> String {
-    format_time(unix_usec, &TimeZone::system(), "%Y-%m-%d %H:%M:%S %:z")
+    format_time(unix_usec, &local_zone(), "%Y-%m-%d %H:%M:%S %:z")
 }
 
 /// `2026-01-31T13:00:00.123456+01:00` (RFC 3339).
@@ -52,9 +54,20 @@ pub(crate) fn timestamp(unix_usec: u64, zone: &TimeZone) -> String {
 /// `2026-01-31`, in local time.
 pub(crate) fn date(unix_seconds: i64) -> String {
     match Timestamp::from_second(unix_seconds) {
-        Ok(time) => time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string(),
+        Ok(time) => time.to_zoned(local_zone()).strftime("%Y-%m-%d").to_string(),
         Err(_) => "an unknown day".to_owned(),
     }
+}
+
+/// The zone that times are shown in: `TZ`, else `/etc/localtime` as it is. Its name, for which jiff looks through the whole
+/// database, is not shown, and the search would take longer than the rest of a call.
+pub(crate) fn local_zone() -> TimeZone {
+    static LOCAL: LazyLock<TimeZone> = LazyLock::new(|| {
+        let file = if env::var_os("TZ").is_none() { fs::read("/etc/localtime").ok() } else { None };
+        let read = file.and_then(|data| TimeZone::tzif("local", &data).ok());
+        read.unwrap_or_else(TimeZone::system)
+    });
+    LOCAL.clone()
 }
 
 fn format_time(unix_usec: u64, zone: &TimeZone, format: &str) -> String {

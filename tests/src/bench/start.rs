@@ -17,7 +17,7 @@ use super::line::{Bound, Figure, Line, Unit};
 use super::parts;
 use super::stats::{Summary, interleave};
 use super::subject::Subject;
-use super::weight::Weight;
+use super::weight::{HELD, Weight};
 use crate::api::{JobSpec, Limits};
 use crate::client::{limited, spec};
 
@@ -129,7 +129,7 @@ pub(super) fn gaps(settings: Settings) -> anyhow::Result<Vec<Line>> {
     let small = Subject::new(settings)?;
     let small_client = small.connect()?;
     // The async runtime's own variable: the product has no setting for this.
-    let big = Subject::with(settings, &[], &[("TOKIO_WORKER_THREADS", "200")])?;
+    let big = Subject::with(settings, &HELD, &[("TOKIO_WORKER_THREADS", "200")])?;
     let mut weight = Weight::of(&big);
     weight.load(1 << 20)?;
     let big_client = big.connect()?;

@@ -1,4 +1,5 @@
-//! Makes a worker heavy, by nothing but what any client can do: requests that it has to hold because they do not end.
+//! Makes a worker heavy, by what any client can do that is allowed to: requests that it has to hold because they do not
+//! end. Its budget for a client's unfinished requests is raised for that.
 //!
 //! The product has no setting to be big, and gets none for this. A call of one request is answered when the client has said
 //! that no second follows; as long as it does not, the first is held.
@@ -18,6 +19,9 @@ use crate::census;
 
 /// Below the 8 MiB that the worker takes.
 const REQUEST_BYTES: usize = 8_000_000;
+
+/// What the worker is started with.
+pub(super) const HELD: [&str; 2] = ["--max-request-bytes-per-client", "2147483648"];
 
 /// Between two looks at what has arrived.
 const SENDING: Duration = Duration::from_millis(20);
