@@ -70,10 +70,11 @@ fn refusals(worker: &Worker) -> BTreeMap<&'static str, usize> {
 async fn handshakes_by_single_bytes_are_cut_and_others_get_in() {
     const SLOW: usize = 60;
     let (worker, before) = warm(&["--max-handshakes", "20", "--handshake-timeout", "3s"]).await;
-    let bystander = Bystander::of(&worker);
     let hello = client_hello(&worker);
     let connect = |_| TcpStream::connect(&worker.address).expect("a connection");
     let mut slow: Vec<_> = (0..SLOW).map(connect).collect();
+    // After them: of those who come all at once, the last are kept.
+    let bystander = Bystander::of(&worker);
     // The oldest make room for the newest at once, which have their three seconds.
     let mut sent = hello.iter().cycle();
     let started = Instant::now();
@@ -95,9 +96,9 @@ async fn handshakes_by_single_bytes_are_cut_and_others_get_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_connections_that_say_nothing_are_shown_out() {
     let (worker, before) = warm(&["--handshake-timeout", "3s"]).await;
-    let bystander = Bystander::of(&worker);
     let connect = |_| TcpStream::connect(&worker.address).expect("a connection");
     let mut silent: Vec<_> = (0..1000).map(connect).collect();
+    let bystander = Bystander::of(&worker);
     bystander.is_served().await;
     until("all are cut", || {
         silent.retain(|connection| !is_cut(connection));

@@ -6,7 +6,7 @@ use jobworker_tests::api::{ListRequest, SignalRequest, StartRequest, StatusReque
 use jobworker_tests::client::{everything, output, run, spec, start, wait};
 use jobworker_tests::pki::{role_extension, role_value};
 use jobworker_tests::wait::until_equal;
-use jobworker_tests::{Client, Worker, client};
+use jobworker_tests::{Client, Worker, census, client};
 use time::OffsetDateTime;
 use tonic::{Code, Status};
 
@@ -72,6 +72,7 @@ async fn a_user_may_look_and_not_touch() {
     let (mut admin, mut user) = (worker.admin().await, worker.user().await);
     let job = start(&mut admin, client::shell("trap 'echo hup' HUP; echo up; sleep 300 & wait; wait")).await;
     let job = job.expect("an admin may start");
+    until_equal("the shim, the shell and its sleep", &3, || census::descendants(worker.spawner_pid()).len());
     let belongings = Belongings::of(&worker);
     let lines = worker.audit().len();
     touch_everything(&mut user, &job.id).await;

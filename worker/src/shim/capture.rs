@@ -1,10 +1,12 @@
 //! Capture: what a job writes to its pipes goes to its [`Log`].
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jobworker_limits::OutputLimit;
+use rustix::io::Errno;
 
 pub use super::log::Sums;
 
@@ -20,7 +22,6 @@ pub struct Capture {
     stdout: Option<File>,
     stderr: Option<File>,
     log: Log,
-    buffer: Box<[u8]>,
 }
 
 /// What [`Capture::read`] found.
@@ -37,12 +38,8 @@ impl Capture {
     /// # Errors
     /// When the log's files can't be created.
     pub fn new(folder: &JobFolder, limit: OutputLimit, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            stdout: Some(stdout.into()),
-            stderr: Some(stderr.into()),
-            log: Log::create(folder, limit)?,
-            buffer: vec![0; BUFFER_BYTES].into(),
-        })
+        let log = Log::create(folder, limit)?;
+        Ok(Self { stdout: Some(stdout.into()), stderr: Some(stderr.into()), log })
     }
 
     /// The pipe of a stream while somebody can still write to it.
@@ -86,18 +83,20 @@ impl Capture {
     }
 
     fn read(&mut self, stream: Kind) -> Found {
-        let mut pipe = match stream {
+        let pipe = match stream {
             Kind::Stderr => self.stderr.as_ref(),
             _ => self.stdout.as_ref(),
         };
-        let Some(pipe) = pipe.as_mut() else { return Found::Nothing };
-        match pipe.read(&mut self.buffer) {
-            Ok(0) => Found::End,
-            Ok(length) => {
-                self.log.append(stream, &self.buffer[..length]);
+        let Some(pipe) = pipe else { return Found::Nothing };
+        // On the stack, not filled beforehand: a shim beside a job that says nothing never has these pages.
+        let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER_BYTES];
+        match rustix::io::read(pipe, &mut buffer[..]) {
+            Ok(([], _)) => Found::End,
+            Ok((bytes, _)) => {
+                self.log.append(stream, bytes);
                 Found::Bytes
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Found::Bytes,
+            Err(Errno::INTR) => Found::Bytes,
             // Nothing there yet; a pipe knows no other error.
             Err(_) => Found::Nothing,
         }
