@@ -10,7 +10,7 @@
 //! from it: all of that has to reach every follower, once. How it has to end follows from its plan ([`plan`]). The
 //! same seed gives the same schedule and the same jobs; when they meet depends on the machine.
 //!
-//! A full disk costs bytes ([`disk`]): a follower is told of them as gaps. Since the lines are numbered, it is known where
+//! A full disk costs bytes (`disk`): a follower is told of them as gaps. Since the lines are numbered, it is known where
 //! what follows a gap stands, and so how many bytes are missing: exactly as many as were told.
 
 pub mod actor;
