@@ -1,4 +1,4 @@
-//! Capture: what a job writes to its pipes goes to its [`Log`].
+//! Capture: what a job writes to its pipes goes to its log.
 
 use std::fs::File;
 use std::io;
