@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jobworker::identity::ClientIdentity;
 use jobworker::job::engine::Engine;
 use jobworker::job::folder::{Folder, JobsDir, SPEC, STATE};
+use jobworker::job::spec::FORMAT_VERSION;
 use jobworker::job::state::Finished;
 use jobworker::job::{ByteStr, JobId, JobRequest, Outcome, Owner, Phase, Spec, State};
 use jobworker::output::hub::Hub;
@@ -15,7 +16,7 @@ use jobworker::policy::action::Action;
 use jobworker::policy::{Permit, Policy};
 use jobworker::spawner::client::SpawnerClient;
 use jobworker::spawner::protocol::Attached;
-use jobworker_limits::{Limits, LimitsInForce, Usage};
+use jobworker_limits::{Limits, LimitsInForce, OutputLimit, Usage};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,8 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let engine = runtime.block_on(async {
             let (spawner, _attached) = SpawnerClient::attach(&socket).await.unwrap();
-            Engine::new(jobs.clone(), spawner, Hub::new().unwrap(), CancellationToken::new())
+            let (hub, shutdown) = (Hub::new().unwrap(), CancellationToken::new());
+            Engine::new(jobs.clone(), spawner, hub, OutputLimit::DEFAULT, shutdown)
         });
         Self { engine, jobs, runtime, admin: Arc::new(admin()), _state_dir: state_dir }
     }
@@ -64,7 +66,8 @@ fn attach(listener: &UnixListener) {
     for worker in listener.incoming() {
         let mut worker = BufReader::new(worker.unwrap());
         worker.read_line(&mut String::new()).unwrap();
-        let attached = Attached { version: String::new(), base: None, unavailable: Default::default() };
+        let (version, format) = (String::new(), FORMAT_VERSION);
+        let attached = Attached { version, format, base: None, unavailable: Default::default() };
         let line = serde_json::to_string(&attached).unwrap() + "\n";
         worker.get_mut().write_all(line.as_bytes()).unwrap();
         workers.push(worker);
@@ -95,6 +98,7 @@ fn spec(id: JobId) -> Spec {
         workdir: text("/"),
         name: None,
         timeout_msec: None,
+        output_limit: None,
     };
     let owner = Owner {
         name: "alice".to_owned(),
@@ -103,14 +107,15 @@ fn spec(id: JobId) -> Spec {
         serial: "1".to_owned(),
         fingerprint_sha256: "0".repeat(64),
     };
-    Spec { version: 1, id, request, owner, created_unix_usec: 1 }
+    Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec: 1, output_limit: None }
 }
 
 fn state(finished: bool) -> State {
     let outcome = Outcome::Exited { code: 0 };
-    let end = Finished { outcome, at_unix_usec: 3, usage: Usage::default(), output_lost_bytes: 0 };
+    let usage = Usage::default();
+    let end = Finished { outcome, at_unix_usec: 3, usage, output_bytes: None, output_lost_bytes: 0 };
     State {
-        version: 1,
+        version: FORMAT_VERSION,
         phase: if finished { Phase::Finished(Box::new(end)) } else { Phase::Running },
         // Numbers that no process has: beyond the kernel's largest pid, 4194304.
         pid: 5_000_000,
