@@ -84,6 +84,8 @@ pub async fn run(options: Options) -> anyhow::Result<Figures> {
     spawn_blocking(move || folders::copies(&model, options.jobs)).await??;
     let started = Instant::now();
     let worker = Worker::builder().pki(&pki).state(&state).start();
+    // The worker's alone: the last one clears up.
+    drop(state);
     figures.ready_with_jobs = started.elapsed();
     figures.worker_with_jobs = Memory::of(worker.pid());
     figures.spawner_with_jobs = Memory::of(worker.spawner_pid());
