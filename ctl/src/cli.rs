@@ -12,6 +12,7 @@ use crate::commands::stream::StreamArgs;
 use crate::commands::wait::WaitArgs;
 use crate::commands::{JobRef, run::RunArgs, start::StartArgs};
 use crate::exit::Verb;
+use crate::later::Later;
 
 /// Run commands as jobs on a Linux host, under limits, and follow their output.
 #[derive(Debug, Parser)]
@@ -82,24 +83,24 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a job and print its id
-    Start(StartArgs),
+    Start(Later<StartArgs>),
     /// Start a job, show its output and exit with its code; Ctrl-C stops the job, a second one leaves it
-    Run(RunArgs),
+    Run(Later<RunArgs>),
     /// End a job with all its processes and print how it ended
-    Stop(StopArgs),
+    Stop(Later<StopArgs>),
     /// Show what is known of a job
-    Status(JobRef),
+    Status(Later<JobRef>),
     /// Show a job's output from the first byte, and follow it to the end
     #[command(visible_alias = "logs")]
-    Stream(StreamArgs),
+    Stream(Later<StreamArgs>),
     /// List the jobs
     List,
     /// Wait until a job has ended and exit with its code
-    Wait(WaitArgs),
+    Wait(Later<WaitArgs>),
     /// Send a signal to a running job
-    Signal(SignalArgs),
+    Signal(Later<SignalArgs>),
     /// Remove ended jobs with their output, for good, and print their ids
-    Remove(RemoveArgs),
+    Remove(Later<RemoveArgs>),
 }
 
 impl Command {

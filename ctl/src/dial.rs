@@ -13,6 +13,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::call_error::CallError;
 use crate::config::Target;
+use crate::gather::Gather;
+use crate::resolve::resolve;
 use crate::tls::{self, AlertFirst, FirstFailure};
 use crate::tls_error;
 
@@ -50,7 +52,10 @@ pub(crate) async fn dial(target: &Target) -> anyhow::Result<(Channel, FirstFailu
 
 async fn connect_tcp(target: &Target) -> anyhow::Result<TcpStream> {
     let address = &target.address;
-    let connecting = TcpStream::connect((address.host(), address.port()));
+    let connecting = async {
+        let addresses = resolve(address.host(), address.port()).await?;
+        TcpStream::connect(&addresses[..]).await
+    };
     let tcp = within_timeout(target, connecting).await?.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             let words = format!("cannot reach {address}: connection refused; is jobworker running there?");
@@ -90,7 +95,7 @@ fn handshake_error(error: &io::Error, target: &Target) -> anyhow::Error {
 
 /// HTTP/2 over `stream`, and over no second one: a call on a broken connection fails instead of connecting anew.
 async fn channel(target: &Target, stream: AlertFirst, failure: &FirstFailure) -> anyhow::Result<Channel> {
-    let mut stream = Some(TokioIo::new(stream));
+    let mut stream = Some(TokioIo::new(Gather::new(stream)));
     let connector = tower::service_fn(move |_: Uri| {
         let stream =
             stream.take().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection broke"));

@@ -9,11 +9,14 @@ mod config;
 mod dial;
 mod exit;
 mod follow;
+mod gather;
 mod interrupts;
+mod later;
 mod outcome;
 mod printer;
 mod reconnect;
 mod render;
+mod resolve;
 mod spec;
 mod tls;
 mod tls_error;
@@ -41,7 +44,8 @@ fn execute(cli: Cli) -> u8 {
         .context("cannot start the event loop")
         .and_then(|runtime| {
             let outcome = runtime.block_on(commands::execute(cli));
-            runtime.shutdown_background();
+            // Nothing is left to be done, and the kernel takes it all down at once.
+            std::mem::forget(runtime);
             outcome
         });
     outcome.unwrap_or_else(|error| {

@@ -18,6 +18,7 @@ use clap::Args;
 use crate::cli::{Cli, Command};
 use crate::client::Client;
 use crate::config::Target;
+use crate::later::Later;
 use crate::reconnect::Link;
 
 /// Names a job.
@@ -35,14 +36,14 @@ pub(crate) async fn execute(cli: Cli) -> anyhow::Result<u8> {
     let client = Client::connect(Arc::new(Target::resolve(&cli.globals)?)).await?;
     let format = cli.globals.output;
     match cli.command {
-        Command::Start(args) => start::start(&Link::new(client, &args.reconnect), format, args).await,
-        Command::Run(args) => run::run(&Link::new(client, &args.reconnect), args).await,
-        Command::Stop(args) => stop::stop(&client, format, args).await,
-        Command::Status(args) => status::status(&client, format, args).await,
-        Command::Stream(args) => stream::stream(&Link::new(client, &args.reconnect), args).await,
+        Command::Start(Later(args)) => start::start(&Link::new(client, &args.reconnect), format, args).await,
+        Command::Run(Later(args)) => run::run(&Link::new(client, &args.reconnect), args).await,
+        Command::Stop(Later(args)) => stop::stop(&client, format, args).await,
+        Command::Status(Later(args)) => status::status(&client, format, args).await,
+        Command::Stream(Later(args)) => stream::stream(&Link::new(client, &args.reconnect), args).await,
         Command::List => list::list(&client, format, cli.globals.color).await,
-        Command::Wait(args) => wait::wait(&Link::new(client, &args.reconnect), format, args).await,
-        Command::Signal(args) => signal::signal(&client, format, args).await,
-        Command::Remove(args) => remove::remove(&client, format, args).await,
+        Command::Wait(Later(args)) => wait::wait(&Link::new(client, &args.reconnect), format, args).await,
+        Command::Signal(Later(args)) => signal::signal(&client, format, args).await,
+        Command::Remove(Later(args)) => remove::remove(&client, format, args).await,
     }
 }

@@ -1,6 +1,8 @@
 //! `jobctl run`: start, stream and exit with the job's code. Ctrl-C (or SIGTERM) asks the worker to stop the job, as soon
 //! as there is a connection, and keeps streaming to its end; a second one leaves at once.
 
+use std::fs::File;
+
 use anyhow::bail;
 use clap::Args;
 use jobworker_proto::v1::{Job, StopRequest, StreamRequest};
@@ -29,6 +31,8 @@ pub(crate) struct RunArgs {
 
 pub(crate) async fn run(link: &Link, args: RunArgs) -> anyhow::Result<u8> {
     let mut interrupts = Interrupts::new()?;
+    // Ready before there is anything to print.
+    let printer = Printer::new(false)?;
     let request = args.job.into_request();
     let wanted_id = request.id.clone();
     let job = tokio::select! {
@@ -36,7 +40,7 @@ pub(crate) async fn run(link: &Link, args: RunArgs) -> anyhow::Result<u8> {
         () = leave_while_starting(&wanted_id, &mut interrupts) => return Ok(exit::INTERRUPTED),
     };
     tokio::select! {
-        code = to_the_end(link, &job, args.quiet) => code,
+        code = to_the_end(link, &job, printer, args.quiet) => code,
         () = stop_and_leave(link, &job, &mut interrupts) => Ok(exit::INTERRUPTED),
     }
 }
@@ -50,9 +54,9 @@ async fn leave_while_starting(id: &str, interrupts: &mut Interrupts) {
 }
 
 /// Streams to the job's end and gives its exit code.
-async fn to_the_end(link: &Link, job: &Job, quiet: bool) -> anyhow::Result<u8> {
+async fn to_the_end(link: &Link, job: &Job, printer: Printer<File>, quiet: bool) -> anyhow::Result<u8> {
     let request = StreamRequest { job: job.id.clone(), ..Default::default() };
-    let followed = follow::follow(link, request, Printer::new(false)?)
+    let followed = follow::follow(link, request, printer)
         .await
         .map_err(|broken| follow::resumable(&broken.error, &job.id, broken.resume_at.unwrap_or(0)))?;
     let job = match followed {
