@@ -61,10 +61,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let _ = tls::provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("can't start the async runtime")?;
-    let served = runtime.block_on(start(config));
+    // On one of the runtime's own threads: this one would have to be woken for every connection.
+    let served = runtime.block_on(runtime.spawn(start(config))).context("the server has panicked");
     // What blocks on a disk must not keep the process.
     runtime.shutdown_background();
-    served
+    served?
 }
 
 async fn start(config: Config) -> anyhow::Result<()> {
