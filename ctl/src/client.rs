@@ -1,6 +1,7 @@
 //! The worker's API over one connection, its errors in words.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
@@ -22,6 +23,9 @@ const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Jobs in one answer of `List`: some hundred KiB.
 const PAGE_SIZE: u32 = 1000;
+
+/// A job's output as it comes.
+pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<Event, CallError>> + Send>>;
 
 /// A connection to the worker.
 #[derive(Clone)]
@@ -102,7 +106,7 @@ impl Client {
     pub(crate) async fn stream(
         &self,
         request: v1::StreamRequest,
-    ) -> Result<(Option<u64>, impl Stream<Item = Result<Event, CallError>> + use<>), CallError> {
+    ) -> Result<(Option<u64>, Events), CallError> {
         let response = self.rpc.clone().stream(request).await.map_err(|status| self.explain(&status))?;
         let offset =
             response.metadata().get(OFFSET_METADATA).and_then(|offset| offset.to_str().ok()?.parse().ok());
@@ -113,7 +117,7 @@ impl Client {
                 .event
                 .ok_or_else(|| CallError::incomplete("an event"))
         });
-        Ok((offset, events))
+        Ok((offset, Box::pin(events)))
     }
 
     fn job(&self, answer: Result<Option<Job>, Status>) -> Result<Job, CallError> {

@@ -13,9 +13,10 @@ use futures_util::StreamExt;
 use jobworker_proto::v1::stream_request::From;
 use jobworker_proto::v1::stream_response::Event;
 use jobworker_proto::v1::{Job, StreamRequest};
+use tokio::task::JoinHandle;
 
 use crate::call_error::CallError;
-use crate::client::Client;
+use crate::client::{Client, Events};
 use crate::printer::Printer;
 use crate::reconnect::Link;
 
@@ -54,13 +55,36 @@ pub(crate) async fn follow(
     request: StreamRequest,
     printer: Printer<File>,
 ) -> Result<Followed, Broken> {
-    let mut follower = Follower { request, printer: Arc::new(Mutex::new(printer)), resume_at: None };
+    follow_asked(link, request, None, printer).await
+}
+
+/// A stream that was asked for before the job was known to be there.
+pub(crate) struct Asked(JoinHandle<Result<(Option<u64>, Events), CallError>>);
+
+/// Asks for `request`, without waiting: behind whatever this task calls next, in the same flight.
+pub(crate) async fn ask(link: &Link, request: StreamRequest) -> Asked {
+    let client = link.client().await;
+    Asked(tokio::spawn(async move { client.stream(request).await }))
+}
+
+/// As [`follow`], with what came of asking for `request` beforehand. If that is nothing, it is asked for again.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) async fn follow_asked(
+    link: &Link,
+    request: StreamRequest,
+    asked: Option<Asked>,
+    printer: Printer<File>,
+) -> Result<Followed, Broken> {
+    let mut follower = Follower { request, asked, printer: Arc::new(Mutex::new(printer)), resume_at: None };
     let followed = link.call(async |client| follower.follow(link, client).await).await;
     followed.map_err(|error| Broken { resume_at: follower.resume_at, error })
 }
 
 struct Follower {
     request: StreamRequest,
+    asked: Option<Asked>,
     /// One for all connections: it knows whether it is in the middle of a line.
     printer: Arc<Mutex<Printer<File>>>,
     resume_at: Option<u64>,
@@ -68,7 +92,7 @@ struct Follower {
 
 impl Follower {
     async fn follow(&mut self, link: &Link, client: &Client) -> anyhow::Result<Followed> {
-        let (offset, events) = client.stream(self.request()).await?;
+        let (offset, events) = self.events(client).await?;
         // Known before the first byte is: what comes while the connection is broken belongs to it.
         self.resume_at = self.resume_at.or(offset);
         let mut batches = pin!(events.ready_chunks(BATCH));
@@ -90,6 +114,15 @@ impl Follower {
             }
         }
         Ok(Followed::Present)
+    }
+
+    async fn events(&mut self, client: &Client) -> Result<(Option<u64>, Events), CallError> {
+        if let Some(Asked(answer)) = self.asked.take()
+            && let Ok(Ok(events)) = answer.await
+        {
+            return Ok(events);
+        }
+        client.stream(self.request()).await
     }
 
     /// What is still wanted: only until the worker has said where they begin does it depend on what "the last lines"

@@ -81,6 +81,11 @@ impl Link {
         }
     }
 
+    /// The connection as it is now, for a call that nothing hangs on.
+    pub(crate) async fn client(&self) -> Client {
+        self.line.lock().await.client.clone()
+    }
+
     /// The connection has been of use: the next outage has nothing to do with the one before.
     pub(crate) fn was_of_use(&self) {
         if let Ok(mut line) = self.line.try_lock() {

@@ -67,6 +67,7 @@ impl FakeWorker {
             asked: Arc::clone(&asked),
             done: Arc::default(),
             stopped: Arc::default(),
+            streamed: Arc::default(),
             cut: Arc::default(),
         };
         runtime.spawn(serve(listener, TlsAcceptor::from(Arc::new(server_config(pki))), service));
@@ -144,6 +145,7 @@ struct Service {
     /// The steps of the `…Once` kind that were carried out.
     done: Arc<Mutex<BTreeSet<usize>>>,
     stopped: Arc<Notify>,
+    streamed: Arc<Notify>,
     /// Breaks this one connection.
     cut: Arc<Notify>,
 }
@@ -212,6 +214,11 @@ impl JobWorker for Service {
         let request = request.into_inner();
         self.note(|asked| asked.starts.push(request.clone()))?;
         self.answered().await;
+        if self.script.start_waits {
+            let streamed = tokio::time::timeout(Duration::from_secs(20), self.streamed.notified()).await;
+            streamed.map_err(|_| Status::deadline_exceeded("the output was not asked for"))?;
+        }
+        self.script.start_refusal.clone().map_or(Ok(()), Err)?;
         let job =
             Job { id: request.id, spec: request.spec, state: JobState::Running.into(), ..Default::default() };
         Ok(Response::new(v1::StartResponse { job: Some(job) }))
@@ -237,6 +244,11 @@ impl JobWorker for Service {
         let request = request.into_inner();
         let from = if let Some(From::Offset(offset)) = request.from { offset } else { 0 };
         self.note(|asked| asked.streams.push(request))?;
+        self.streamed.notify_one();
+        if self.script.knows_late && self.asked.lock().expect("no panic while it was held").streams.len() == 1
+        {
+            return Err(Status::not_found("job: no such job"));
+        }
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(self.clone().play(from, sender));
         let mut response: Response<Self::StreamStream> =

@@ -139,8 +139,10 @@ fn what_the_worker_answers_is_not_asked_again() {
             assert_ne!(ran.code, Some(0));
             assert!(!ran.stderr.contains("reconnect"), "{ran:?}");
         }
+        // Of `run`, which asks for the output along with the start, and of `stream`.
+        world.worker.wait_until(|asked| asked.streams.len() == 2);
         let asked = world.worker.asked(|asked| (asked.starts.len(), asked.waits.len(), asked.streams.len()));
-        assert_eq!(asked, (2, 1, 1));
+        assert_eq!(asked, (2, 1, 2));
     }
 }
 

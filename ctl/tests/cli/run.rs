@@ -104,6 +104,42 @@ fn commands_that_cannot_start_have_the_shells_codes() {
 }
 
 #[test]
+fn the_output_is_asked_for_in_the_same_flight_as_the_start() {
+    let steps = vec![stdout(b"hi\n"), Step::End];
+    let world = World::new(Script { steps, outcome: exited(3), start_waits: true, ..Default::default() });
+    let ran = world.run(&["run", "true"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(3), "hi\n", ""));
+    let (started, streamed) = world.worker.asked(|asked| (asked.starts[0].id.clone(), asked.streams.clone()));
+    assert_eq!(streamed.len(), 1);
+    assert_eq!(streamed[0].job, started);
+}
+
+#[test]
+fn the_output_is_asked_for_again_where_the_job_was_not_known_yet() {
+    let steps = vec![stdout(b"hi\n"), Step::End];
+    let world = World::new(Script { steps, outcome: exited(3), knows_late: true, ..Default::default() });
+    let ran = world.run(&["run", "true"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(3), "hi\n", ""));
+    assert_eq!(world.worker.asked(|asked| (asked.starts.len(), asked.streams.len())), (1, 2));
+}
+
+#[test]
+fn a_refused_start_shows_nothing_of_a_job_with_that_id() {
+    let refusal = Some(Status::already_exists("another job has this id"));
+    let steps = vec![stdout(b"another job's\n"), Step::End];
+    let world = World::new(Script {
+        steps,
+        outcome: exited(0),
+        start_waits: true,
+        start_refusal: refusal,
+        ..Default::default()
+    });
+    let ran = world.run(&["run", "--id", ID, "true"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(125), ""));
+    assert_eq!(ran.stderr, "jobctl: another job has this id\n");
+}
+
+#[test]
 fn a_broken_stream_says_where_to_go_on() {
     let steps =
         vec![stdout(b"12345"), Step::Fail(Status::unavailable("the worker is going down; jobs live on"))];

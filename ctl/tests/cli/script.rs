@@ -9,6 +9,12 @@ use tonic::Status;
 pub(crate) struct Script {
     /// Instead of an answer to any call.
     pub(crate) refusal: Option<Status>,
+    /// Instead of an answer to `Start`.
+    pub(crate) start_refusal: Option<Status>,
+    /// `Start` is answered only when `Stream` has been called, too.
+    pub(crate) start_waits: bool,
+    /// The first call of `Stream` comes before there is such a job.
+    pub(crate) knows_late: bool,
     /// A client without a good certificate is thrown out without waiting until it has read why.
     pub(crate) abrupt: bool,
     /// So many calls of `Start`, `Wait` and `Stop` break the connection instead of being answered.

@@ -7,6 +7,7 @@ mod error;
 mod lookup;
 mod page;
 mod request;
+mod starting;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub use super::view::{JobView, Live};
 pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 
 use self::request::send;
+use self::starting::Starting;
 use super::folder::{Folder, JobsDir};
 use super::spec::FORMAT_VERSION;
 use super::{JobId, Spec, State};
@@ -68,6 +70,7 @@ struct Parts {
     hub: Hub,
     output_limit: OutputLimit,
     shutdown: CancellationToken,
+    starting: Starting,
 }
 
 impl Engine {
@@ -81,16 +84,34 @@ impl Engine {
         shutdown: CancellationToken,
     ) -> Self {
         let (lists, spawner) = (Arc::new(Semaphore::new(LISTS_AT_A_TIME)), spawner.into());
-        Self { parts: Arc::new(Parts { jobs, lists, spawner, hub, output_limit, shutdown }) }
+        Self {
+            parts: Arc::new(Parts {
+                jobs,
+                lists,
+                spawner,
+                hub,
+                output_limit,
+                shutdown,
+                starting: Starting::default(),
+            }),
+        }
     }
 
-    /// The job that `text` means: an id, or the beginning of just one job's id.
+    /// The job that `text` means: an id, or the beginning of just one job's id. A job that is not there yet because its
+    /// start is under way is waited for.
     ///
     /// # Errors
     /// When it can't be one, or fits no job or several.
     pub async fn resolve(&self, text: &str) -> Result<JobId, EngineError> {
-        let (jobs, text) = (self.parts.jobs.clone(), text.to_owned());
-        blocking(move || lookup::resolve(&jobs, &text)).await
+        let look = || {
+            let (jobs, text) = (self.parts.jobs.clone(), text.to_owned());
+            blocking(move || lookup::resolve(&jobs, &text))
+        };
+        match look().await {
+            // Asked after the look: of two requests that came together the second is often begun first.
+            Err(EngineError::NotFound { .. }) if self.parts.starting.settled(text).await => look().await,
+            found => found,
+        }
     }
 
     /// Starts a job. The same request again, by the same owner under the same id, returns the job that is there.
@@ -100,6 +121,7 @@ impl Engine {
     pub async fn start(&self, permit: Permit<action::Start>) -> Result<JobView, EngineError> {
         let owner = permit.identity().owner();
         let action::Start { id, request } = permit.into_action();
+        let _under_way = self.parts.starting.begin(id);
         let output_limit = Some(request.output_limit.unwrap_or(self.parts.output_limit));
         let created_unix_usec = clock::unix_usec();
         let spec = Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec, output_limit };

@@ -220,16 +220,32 @@ async fn a_repeated_start_takes_over_when_the_first_fails() {
     assert_eq!(bench.asked.lock().unwrap().len(), 2);
 }
 
+fn not_found() -> StartReply {
+    StartReply::Refused(Refusal {
+        kind: RefusalKind::CommandNotFound,
+        field: Some("spec.command".to_owned()),
+        message: "spec.command: \"mkae\" not found".to_owned(),
+    })
+}
+
+#[tokio::test]
+async fn who_asks_right_behind_a_start_waits_for_it() {
+    let id = JobId::random();
+    let text = id.to_string();
+    let both = async |bench: &Bench| {
+        let (start, resolve) = (bench.engine.start(start_of("alice", id)), bench.engine.resolve(&text));
+        soon(async { tokio::join!(biased; start, resolve) }).await
+    };
+    let (started, resolved) = both(&Bench::willing().await).await;
+    assert_eq!((started.unwrap().spec.id, resolved.unwrap()), (id, id));
+    let (refused, resolved) = both(&Bench::new(|_, _| not_found()).await).await;
+    assert!(matches!(refused, Err(EngineError::Refused(_))));
+    assert!(matches!(resolved, Err(EngineError::NotFound { .. })));
+}
+
 #[tokio::test]
 async fn a_refusal_is_handed_on() {
-    let bench = Bench::new(|_, _| {
-        StartReply::Refused(Refusal {
-            kind: RefusalKind::CommandNotFound,
-            field: Some("spec.command".to_owned()),
-            message: "spec.command: \"mkae\" not found".to_owned(),
-        })
-    })
-    .await;
+    let bench = Bench::new(|_, _| not_found()).await;
     let id = JobId::random();
     let error = bench.engine.start(start_of("alice", id)).await.unwrap_err();
     assert_eq!(error.to_string(), "spec.command: \"mkae\" not found");
