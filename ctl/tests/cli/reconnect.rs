@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jobworker_proto::v1::stream_request::From;
 use jobworker_proto::v1::{Cause, ErrorReason, OutputStream, outcome::Ended};
@@ -250,12 +252,20 @@ fn somebody_else_in_the_workers_place_is_not_trusted() {
 fn the_kernel_watches_over_an_idle_connection() {
     let world = World::new(ready(&[Step::Forever], None));
     let (mut child, _stdout) = begin_with(world.command(&["run", "server"]));
-    // proc_net_tcp(5): remote address, then queues, then which timer runs: 02 is keepalive.
-    let table = fs::read_to_string(format!("/proc/{}/net/tcp", child.id())).expect("/proc/net/tcp");
+    // proc_net_tcp(5): remote address, then queues, then which timer runs: 02 is keepalive, and 01 runs until what was sent
+    // last is acknowledged.
     let remote = format!("0100007F:{:04X}", world.worker.address.port());
-    let line = table.lines().find(|line| line.split_whitespace().nth(2) == Some(&remote)).expect("its line");
-    let timer = line.split_whitespace().nth(5).expect("a timer");
-    assert!(timer.starts_with("02:"), "{line}");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let table = fs::read_to_string(format!("/proc/{}/net/tcp", child.id())).expect("/proc/net/tcp");
+        let line =
+            table.lines().find(|line| line.split_whitespace().nth(2) == Some(&remote)).expect("its line");
+        if line.split_whitespace().nth(5).expect("a timer").starts_with("02:") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{line}");
+        thread::sleep(Duration::from_millis(5));
+    }
     child.kill().expect("it runs");
     child.wait().expect("our own child");
 }
