@@ -1,27 +1,28 @@
 //! The worker's one inotify instance: who follows a job is woken when its folder changes.
 //!
 //! A watched file costs its writer, so a folder is watched only while somebody holds a [`Watch`] of it, once however
-//! many do, and events are drained about every millisecond while they come. Nothing runs while none come. inotify(7).
+//! many do, and events that keep coming are drained about every millisecond ([`pace`]). Nothing runs while none come.
+//! inotify(7).
 
+mod pace;
 mod table;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
+use tokio::time::sleep_until;
 
+use self::pace::Pace;
 use self::table::{News, Receivers, Table};
 use crate::job::folder::{CONTROL, Folder, INDEX, LOCK, OUTPUT, SPEC, STATE};
-
-/// Between two drains: a busy writer's events are taken many at a time.
-const DRAIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// Reads per drain, of up to 4 KiB each: more than the kernel's default queue (`fs.inotify.max_queued_events`) holds
 /// of events as short as ours.
@@ -186,8 +187,12 @@ impl AsRawFd for Source {
 }
 
 async fn drain(shared: Arc<Shared>) {
+    let mut pace = Pace::new(Instant::now());
     // An error means that the runtime ends.
     while let Ok(mut ready) = shared.inotify.readable().await {
+        if let Some(at) = pace.take(Instant::now()) {
+            sleep_until(at.into()).await;
+        }
         for _ in 0..READS_PER_DRAIN {
             match ready.try_io(|source| Ok(source.get_ref().0.read_events()?)) {
                 Ok(Ok(events)) => shared.tell(&events),
@@ -196,8 +201,6 @@ async fn drain(shared: Arc<Shared>) {
                 Err(_) => break,
             }
         }
-        drop(ready);
-        tokio::time::sleep(DRAIN_PAUSE).await;
     }
 }
 
@@ -207,7 +210,7 @@ impl Shared {
     }
 
     fn tell(&self, events: &[InotifyEvent]) {
-        self.table().tell(events.iter().map(news), |descriptor| self.rm_watch(descriptor));
+        self.table().tell(events.iter().filter_map(news), |descriptor| self.rm_watch(descriptor));
     }
 
     /// EINVAL: the folder was removed, and the watch with it. The kernel does not give the number out again before it
@@ -217,15 +220,20 @@ impl Shared {
     }
 }
 
-fn news(event: &InotifyEvent) -> News<WatchDescriptor> {
+/// None: bytes alone are nothing to be read yet, their record comes right behind them.
+fn news(event: &InotifyEvent) -> Option<News<WatchDescriptor>> {
+    let is_named = |name: &str| event.name.as_deref().is_some_and(|named| named == name);
     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
         tracing::debug!("inotify's queue overflowed: everybody looks");
-        News::Overflow
+        Some(News::Overflow)
     } else if is_removal(event) {
-        News::Removed(event.wd)
+        Some(News::Removed(event.wd))
+    } else if is_named(STATE) {
+        Some(News::Changed(event.wd, Change::State))
+    } else if is_named(INDEX) {
+        Some(News::Changed(event.wd, Change::Output))
     } else {
-        let replaced = event.name.as_deref().is_some_and(|name| name == STATE);
-        News::Changed(event.wd, if replaced { Change::State } else { Change::Output })
+        None
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fs;
 use std::future::Future;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::timeout;
