@@ -17,12 +17,37 @@ pub fn processes_with(text: &str) -> Vec<u32> {
     found
 }
 
-/// The children of a process, and theirs.
+/// The children of a process, and theirs; but for the spare shim, which has no job.
 pub fn descendants(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children: Vec<u32> = text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    let children: Vec<u32> = children(pid).into_iter().filter(|child| !is_spare(*child)).collect();
     let deeper: Vec<u32> = children.iter().flat_map(|child| descendants(*child)).collect();
     [children, deeper].concat()
+}
+
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process is a shim that waits for its job, or one that was forked this moment and has the spawner's name
+/// still.
+pub fn is_spare(pid: u32) -> bool {
+    has_name(pid, "jobworker-spare") || has_name(pid, "jobworker-spawn")
+}
+
+/// Whether a process is called that (`ps -o comm`).
+pub fn has_name(pid: u32, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
+/// The names of the jobs' folders in the folder of all; what else is there but the folder of a spare shim, too.
+pub fn job_folders(jobs: &Path) -> BTreeSet<PathBuf> {
+    let is_spares = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix(".new.shim.").and_then(|pid| pid.parse().ok()).is_some_and(is_spare)
+    };
+    folders(jobs).into_iter().filter(|path| !is_spares(path)).collect()
 }
 
 /// How many descriptors a process has open.

@@ -14,10 +14,13 @@ pub mod environment;
 pub mod life;
 mod log;
 pub mod machine;
+mod ready;
 pub mod record;
 mod refusal;
+pub mod spare;
 mod start;
 
+use std::ffi::CStr;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -29,37 +32,72 @@ use serde::Serialize;
 use crate::job::state::{Ended, Finished, StopReason};
 use crate::job::verdict::verdict;
 use crate::job::{Phase, Spec, State};
+use crate::spawner::call_oneself;
 use crate::spawner::host::Host;
 use crate::spawner::protocol::StartReply;
 
 use self::capture::{Capture, Sums};
 use self::confinement::Confinement;
 use self::life::Life;
+use self::ready::Ready;
 use self::record::JobFolder;
-use self::start::{Born, start};
+use self::start::{Born, NotStarted, start};
+
+/// What it is called once it has a job.
+const NAME: &CStr = c"jobworker-shim";
 
 /// How often an outcome that the disk does not take is tried again, and a group that is still busy.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Runs one job, from request to outcome.
+/// What a job that was not started has left behind, because it could not be removed. The spawner sees to it.
+#[derive(Debug, thiserror::Error)]
+#[error("not all that was made for a job could be removed")]
+pub struct Remains;
+
+/// Runs one job, from request to outcome. Where it can't be started, the caller is told why.
 ///
 /// # Errors
-/// When the shim can't become the job's parent; the job was not started then, and the caller was told.
-pub fn run(mut connection: UnixStream, spec: &Spec, host: &Host) {
-    let born = match start(spec, host) {
-        Ok(born) => born,
-        Err(reply) => return answer(&mut connection, &reply),
-    };
-    answer(&mut connection, &StartReply::Started);
-    drop(connection);
-    accompany(born);
+/// When something is left of a job that was not started.
+pub fn run(mut connection: UnixStream, spec: &Spec, host: &Host) -> Result<(), Remains> {
+    call_oneself(NAME);
+    match Ready::make(host) {
+        Ok(ready) => run_ready(ready, connection, spec, host),
+        Err(reply) => {
+            answer(&mut connection, &reply);
+            Ok(())
+        }
+    }
+}
+
+fn run_ready(ready: Ready, mut connection: UnixStream, spec: &Spec, host: &Host) -> Result<(), Remains> {
+    match start(ready, spec, host) {
+        Ok(born) => {
+            let lines = [line(&StartReply::Started), line(&born.state)].concat();
+            send(&mut connection, &lines);
+            drop(connection);
+            accompany(born);
+            Ok(())
+        }
+        Err(NotStarted { reply, is_cleared }) => {
+            answer(&mut connection, &reply);
+            if is_cleared { Ok(()) } else { Err(Remains) }
+        }
+    }
+}
+
+pub(crate) fn answer(connection: &mut UnixStream, reply: &impl Serialize) {
+    send(connection, &line(reply));
+}
+
+fn line(reply: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(reply).expect("replies are plain data");
+    line.push(b'\n');
+    line
 }
 
 /// A worker that went away in between finds the job by its folder.
-pub(crate) fn answer(connection: &mut UnixStream, reply: &impl Serialize) {
-    let mut line = serde_json::to_vec(reply).expect("replies are plain data");
-    line.push(b'\n');
-    if let Err(error) = connection.write_all(&line) {
+fn send(connection: &mut UnixStream, lines: &[u8]) {
+    if let Err(error) = connection.write_all(lines) {
         tracing::debug!(%error, "the worker did not wait for the answer");
     }
 }
@@ -85,6 +123,7 @@ fn accompany(born: Born) {
     .live();
     let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, capture.sums());
     finish(&folder, &mut capture, state, finished);
+    capture.give_back_rest();
 }
 
 /// Takes the evidence, then removes the group.

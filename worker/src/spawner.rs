@@ -7,6 +7,7 @@
 mod children;
 pub mod client;
 mod fork;
+pub mod handover;
 pub mod host;
 mod pending;
 pub mod protocol;
@@ -15,10 +16,12 @@ mod remove;
 mod server;
 pub mod users;
 
+use std::ffi::CStr;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use nix::sys::prctl::set_name;
 use nix::unistd::ForkResult;
 
 use self::host::Host;
@@ -57,6 +60,7 @@ pub struct Args {
 /// # Errors
 /// When the socket, the state folder or the users are not to be had.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    call_oneself(c"jobworker-spawn");
     let socket = args.socket.clone().unwrap_or_else(|| args.state_dir.join("spawner.sock"));
     let host = Host::prepare(args)?;
     host.describe();
@@ -69,31 +73,44 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         && let Ok(ForkResult::Child) = fork::fork()
     {
         drop(server);
+        call_oneself(c"jobworker-remov");
         remove::clear(&leftovers);
         return Ok(());
     }
     match server.serve(&host)? {
         Fate::End => {
             server.remove_socket();
+            server.dismiss_spare();
             Ok(())
         }
         // In a child: what the spawner holds open must not live on in it.
+        Fate::Spare { orders } => {
+            drop(server);
+            Ok(shim::spare::wait(&orders, &host)?)
+        }
         Fate::Shim { connection, spec } => {
             drop(server);
-            shim::run(connection, &spec, &host);
-            Ok(())
+            Ok(shim::run(connection, &spec, &host)?)
         }
         Fate::Recoverer { loss } => {
             drop(server);
+            call_oneself(c"jobworker-recov");
             recover::recover(&host, *loss);
             Ok(())
         }
         Fate::Remover { mut connection, job } => {
             drop(server);
+            call_oneself(c"jobworker-remov");
             shim::answer(&mut connection, &remove::remove(&host, job));
             Ok(())
         }
     }
+}
+
+/// What `ps -o comm` shows, of at most 15 bytes: the command line is the spawner's, in all that it forks.
+pub(crate) fn call_oneself(name: &CStr) {
+    // For people only.
+    let _ = set_name(name);
 }
 
 fn tell_ready() -> io::Result<()> {

@@ -1,6 +1,5 @@
 //! The product under measurement: a worker of one's own, and a client like jobctl beside it.
 
-use std::fs;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -124,9 +123,8 @@ impl Subject {
 
     /// The pids of the shims.
     pub(super) fn shims(&self) -> Vec<u32> {
-        let spawner = self.worker.spawner_pid();
-        let text = fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        let all = census::children(self.worker.spawner_pid());
+        all.into_iter().filter(|shim| !census::is_spare(*shim)).collect()
     }
 
     /// A line of the worker's /proc/PID/status that counts KiB.

@@ -109,7 +109,7 @@ fn settled(at_most: usize, mut look: impl FnMut() -> usize) -> usize {
 fn strange_folders(world: &World, victim: &Victim) -> u64 {
     let started = world.all_started();
     let mut strange = 0;
-    for folder in census::folders(&victim.jobs_dir()) {
+    for folder in census::job_folders(&victim.jobs_dir()) {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if !started.contains(&name) {
             strange += 1;

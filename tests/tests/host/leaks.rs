@@ -35,7 +35,7 @@ async fn two_hundred_jobs_by_ten_clients_leave_nothing() {
         user.await.expect("every job went well");
     }
     assert_eq!(
-        census::folders(&worker.jobs_dir()).len(),
+        census::job_folders(&worker.jobs_dir()).len(),
         CLIENTS * JOBS_EACH + 1,
         "finished jobs keep their folders"
     );

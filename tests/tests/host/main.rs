@@ -26,4 +26,5 @@ mod reconnect;
 mod recovery;
 mod remove;
 mod roles;
+mod spare;
 mod support;

@@ -39,7 +39,7 @@ fn expect_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, rea
 fn leftovers(worker: &Worker) -> Vec<PathBuf> {
     let is_old =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    census::folders(&worker.jobs_dir()).into_iter().filter(is_old).collect()
+    census::job_folders(&worker.jobs_dir()).into_iter().filter(is_old).collect()
 }
 
 /// It may end with the job, or be told that there is none; but it has to end.
@@ -65,7 +65,7 @@ async fn an_ended_job_is_removed_whole_and_its_id_is_free_again() {
 
     assert_eq!(remove(&mut admin, ID).await.expect("removed"), ended, "the job as it was");
     let expected = [worker.jobs_dir().join(&other)].into();
-    assert_eq!(census::folders(&worker.jobs_dir()), expected, "nothing of it, and nothing else is gone");
+    assert_eq!(census::job_folders(&worker.jobs_dir()), expected, "nothing of it, and nothing else is gone");
     assert_eq!(list(&mut admin).await, [other]);
     let status = admin.status(StatusRequest { job: ID.to_owned() }).await;
     expect_refused(status, Code::NotFound, "JOB_NOT_FOUND");
@@ -96,7 +96,7 @@ async fn a_running_job_is_refused_and_lives_on() {
     fs::write(&state, whole).expect("our own file");
     admin.stop(StopRequest { job: job.id.clone(), ..StopRequest::default() }).await.expect("stopped");
     remove(&mut admin, &job.id).await.expect("at once after its end");
-    assert!(census::folders(&worker.jobs_dir()).is_empty());
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +132,7 @@ fn jobctl_removes_all_that_can_be() {
     assert_eq!(answer.stderr.lines().count(), 2, "{answer:?}");
     jobctl(&worker, &["stop", &running]).with_code(0);
     assert_eq!(jobctl(&worker, &["remove", &running]).with_code(0).stdout, format!("{running}\n"));
-    assert!(census::folders(&worker.jobs_dir()).is_empty());
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +146,7 @@ async fn a_damaged_job_can_be_removed() {
     expect_refused(admin.status(StatusRequest { job: job.clone() }).await, Code::Internal, "INTERNAL");
     let removed = remove(&mut admin, &job).await.expect("removed");
     assert_eq!(removed, Job { id: job, ..Job::default() }, "all that is known of it");
-    assert!(census::folders(&worker.jobs_dir()).is_empty());
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +171,7 @@ async fn of_ten_removals_at_once_one_is_told_of_success() {
         }
     }
     assert_eq!(removed, 1);
-    assert!(census::folders(&worker.jobs_dir()).is_empty());
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,7 +183,7 @@ async fn a_follower_of_an_ended_job_reads_it_to_its_end() {
     let mut stream = worker.user().await.stream(everything(&job.id)).await.expect("its output").into_inner();
     let first = stream.message().await.expect("no error").expect("a first piece");
     remove(&mut admin, &job.id).await.expect("removed");
-    assert!(census::folders(&worker.jobs_dir()).is_empty());
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty());
     let (mut bytes, mut message) = (0, Some(first));
     let end = loop {
         match message.expect("not the end").event.expect("an event") {
@@ -226,7 +226,7 @@ async fn who_stops_waits_or_follows_when_a_job_is_removed_gets_an_end() {
             expect_end(ended.expect("no panic"));
         }
     }
-    assert!(census::folders(&worker.jobs_dir()).is_empty());
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -319,7 +319,7 @@ async fn retention_removes_what_ended_long_enough_ago_and_nothing_that_runs() {
         ended.push(start(&mut admin, spec(&["true"])).await.expect("a job").id);
     }
     let running_only = [worker.jobs_dir().join(&running)].into();
-    until_equal("only the running one is left", &running_only, || census::folders(&worker.jobs_dir()));
+    until_equal("only the running one is left", &running_only, || census::job_folders(&worker.jobs_dir()));
     assert_eq!(list(&mut admin).await, [running.as_str()]);
     let removed = |line: &String| line.contains("retention has removed an ended job");
     until_equal("a log line each", &3, || worker.log().iter().filter(|line| removed(line)).count());
@@ -330,7 +330,7 @@ async fn retention_removes_what_ended_long_enough_ago_and_nothing_that_runs() {
     assert_eq!(told, ended.into_iter().map(|job| (job, rule.clone())).collect::<Vec<_>>());
 
     admin.stop(StopRequest { job: running.clone(), ..StopRequest::default() }).await.expect("it runs still");
-    until_equal("it goes too, after its end", &0, || census::folders(&worker.jobs_dir()).len());
+    until_equal("it goes too, after its end", &0, || census::job_folders(&worker.jobs_dir()).len());
     assert_eq!(retention_lines(&worker).last(), Some(&(running, rule)));
 }
 
@@ -351,7 +351,7 @@ async fn retention_removes_the_oldest_of_what_is_too_much_on_the_disk() {
     let expected: Vec<_> = [running.clone()].into_iter().chain(ended.drain(2..)).collect();
     let mut admin = next.admin().await;
     until("two are left, and the one that runs", || {
-        (census::folders(&next.jobs_dir()).len() <= 3).then_some(())
+        (census::job_folders(&next.jobs_dir()).len() <= 3).then_some(())
     });
     assert_eq!(list(&mut admin).await, expected, "the youngest");
     let rule = "retention: --keep-ended-bytes 5000000".to_owned();

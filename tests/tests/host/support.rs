@@ -156,7 +156,7 @@ impl Belongings {
     /// A worker's, as of now.
     pub(crate) fn of(worker: &Worker) -> Self {
         let groups = worker.cgroup().map(|base| census::folders(&base.join("jobs"))).unwrap_or_default();
-        let folders = census::folders(&worker.jobs_dir());
+        let folders = census::job_folders(&worker.jobs_dir());
         Self { folders, groups, processes: census::descendants(worker.spawner_pid()) }
     }
 

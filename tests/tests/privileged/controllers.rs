@@ -31,7 +31,7 @@ async fn a_limit_without_its_controller_is_refused() {
         let words = ["cpu controller", group.as_str(), "subtree_control"];
         assert_refused(refused, Code::FailedPrecondition, "CONTROLLER_MISSING", &words);
         assert!(setup.subtree.jobs().is_empty(), "a group is left");
-        assert!(census::folders(&setup.worker.jobs_dir()).is_empty(), "a folder is left");
+        assert!(census::job_folders(&setup.worker.jobs_dir()).is_empty(), "a folder is left");
     }
 
     let limits = Limits { memory: "64MiB".to_owned(), pids: "5".to_owned(), ..Limits::default() };

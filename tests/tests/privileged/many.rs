@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use jobworker_tests::Client;
 use jobworker_tests::api::outcome::Ended;
 use jobworker_tests::api::{Cause, ListRequest};
-use jobworker_tests::census::{descendants, descriptors, folders, threads};
+use jobworker_tests::census::{descendants, descriptors, job_folders, threads};
 use jobworker_tests::client::{run, spec};
 use jobworker_tests::wait::until_equal;
 
@@ -47,7 +47,7 @@ async fn five_hundred_jobs_by_twenty_clients_leave_nothing_behind() {
     join_all(clients.into_iter().map(run_some)).await;
     let list = setup.worker.admin().await.list(ListRequest::default()).await.expect("the list").into_inner();
     assert_eq!(list.jobs.len(), CLIENTS * JOBS_EACH + 1);
-    assert_eq!(folders(&setup.worker.jobs_dir()).len(), list.jobs.len());
+    assert_eq!(job_folders(&setup.worker.jobs_dir()).len(), list.jobs.len());
     let errors: Vec<_> = setup.worker.log().into_iter().filter(|line| is_trouble(line)).collect();
     assert_eq!(errors, [""; 0]);
     until_no_more(&setup, &before);

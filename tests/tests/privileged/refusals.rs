@@ -1,7 +1,7 @@
 //! What can't be done on this host is refused by field and value, and leaves nothing.
 
 use jobworker_tests::api::{JobSpec, Limits};
-use jobworker_tests::census::{descendants, folders};
+use jobworker_tests::census::{descendants, job_folders};
 use jobworker_tests::client::{limited, run, shell, spec, start};
 use tonic::Code;
 
@@ -15,7 +15,7 @@ async fn assert_all_refused(code: Code, reason: &str, table: Vec<(JobSpec, &[&st
     for (spec, words) in table {
         assert_refused(start(&mut client, spec).await, code, reason, words);
         assert_eq!(setup.subtree.jobs().len(), 0, "{words:?}: a group is left");
-        assert_eq!(folders(&setup.worker.jobs_dir()).len(), 0, "{words:?}: a folder is left");
+        assert_eq!(job_folders(&setup.worker.jobs_dir()).len(), 0, "{words:?}: a folder is left");
         jobworker_tests::wait::until_equal("processes are left", &Vec::new(), || {
             descendants(setup.worker.spawner_pid())
         });

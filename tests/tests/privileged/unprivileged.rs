@@ -160,7 +160,7 @@ async fn the_spawner_decides_about_users_whoever_asks() {
         let answer: Value = serde_json::from_slice(&output.stdout).expect("an answer");
         assert_eq!(answer["refused"]["kind"], "user_not_allowed", "{answer}");
     }
-    assert!(census::folders(&spawner.jobs()).is_empty() && spawner.subtree.jobs().is_empty());
+    assert!(census::job_folders(&spawner.jobs()).is_empty() && spawner.subtree.jobs().is_empty());
 
     let id = "4f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f";
     let output = spawner.ask_as(WORKER, &request(id, "alice"));
@@ -183,7 +183,7 @@ async fn nobody_else_is_let_in() {
     fs::set_permissions(spawner.socket(), Permissions::from_mode(0o666)).expect("root may");
     let output = spawner.ask_as(ALICE, &request);
     assert!(output.stdout.is_empty(), "{output:?}");
-    assert!(census::folders(&spawner.jobs()).is_empty());
+    assert!(census::job_folders(&spawner.jobs()).is_empty());
     // And the spawner is well.
     let output = spawner.ask_as(WORKER, &json!("attach"));
     let answer: Value = serde_json::from_slice(&output.stdout).expect("an answer");
@@ -237,7 +237,7 @@ async fn a_worker_that_may_delete_nothing_has_ended_jobs_removed() {
     assert!(!output.status.success() && folder.exists(), "the worker itself may not: {output:?}");
     let removed = client.remove(remove(&ended.id)).await.expect("removed").into_inner().job;
     assert_eq!(removed.expect("a job").finished_unix_usec, ended.finished_unix_usec);
-    assert_eq!(census::folders(&spawner.jobs()), [spawner.jobs().join(&running.id)].into());
+    assert_eq!(census::job_folders(&spawner.jobs()), [spawner.jobs().join(&running.id)].into());
 
     // Nor need it for retention.
     let (ended, _) = finish(&mut client, shell("head -c 300000 /dev/zero")).await;
@@ -249,7 +249,7 @@ async fn a_worker_that_may_delete_nothing_has_ended_jobs_removed() {
     assert_eq!(status(&mut client, &running.id).await.state(), JobState::Running);
     stop(&mut client, &running.id, None).await;
     client.remove(remove(&running.id)).await.expect("removed");
-    assert!(census::folders(&spawner.jobs()).is_empty() && spawner.subtree.jobs().is_empty());
+    assert!(census::job_folders(&spawner.jobs()).is_empty() && spawner.subtree.jobs().is_empty());
 }
 
 /// The outcome of a job that nobody waits for comes a moment after its output.

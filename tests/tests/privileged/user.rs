@@ -85,7 +85,7 @@ async fn the_working_directory_is_entered_as_the_user() {
     let spec = JobSpec { workdir: b"/var/of-root".to_vec(), ..as_alice("pwd") };
     let words = ["spec.workdir", "/var/of-root", "alice"];
     assert_refused(start(&mut client, spec).await, Code::InvalidArgument, "INVALID_FIELD", &words);
-    assert!(setup.subtree.jobs().is_empty() && census::folders(&setup.worker.jobs_dir()).len() == 1);
+    assert!(setup.subtree.jobs().is_empty() && census::job_folders(&setup.worker.jobs_dir()).len() == 1);
 }
 
 #[tokio::test]
@@ -141,6 +141,6 @@ async fn jobs_that_name_no_user_run_as_the_default_one() {
 }
 
 fn assert_nothing_started(worker: &Worker, setup: &Setup) {
-    assert!(census::folders(&worker.jobs_dir()).is_empty(), "a folder is left");
+    assert!(census::job_folders(&worker.jobs_dir()).is_empty(), "a folder is left");
     assert!(setup.subtree.jobs().is_empty(), "a group is left");
 }

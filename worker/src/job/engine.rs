@@ -28,7 +28,7 @@ use super::folder::{Folder, JobsDir};
 use super::spec::FORMAT_VERSION;
 use super::{JobId, Spec, State};
 use crate::output::follower::Selection;
-use crate::output::hub::{Hub, Watch};
+use crate::output::hub::Hub;
 use crate::output::index::Kind;
 use crate::policy::{Permit, action};
 use crate::shim::clock;
@@ -128,9 +128,10 @@ impl Engine {
         // Twice, because a job that is there may prove not to be startable, and be gone again.
         for _ in 0..2 {
             match self.parts.spawner.start(&spec).await? {
-                StartReply::Started => return self.view(id).await,
-                StartReply::Refused(refusal) => return Err(refusal.into()),
-                StartReply::Exists => match self.same_job(&spec).await {
+                (StartReply::Started, Some(state)) => return Ok(JobView::started(spec, state)),
+                (StartReply::Started, None) => return self.view(id).await,
+                (StartReply::Refused(refusal), _) => return Err(refusal.into()),
+                (StartReply::Exists, _) => match self.same_job(&spec).await {
                     Err(EngineError::NotFound { .. }) => {}
                     other => return other,
                 },
@@ -295,22 +296,29 @@ impl Engine {
         F: Fn(&Folder) -> Result<Option<T>, EngineError> + Send + Sync + 'static,
     {
         let look = Arc::new(look);
-        let mut watch: Option<Watch> = None;
-        loop {
+        let again = || {
             let (folder, look) = (self.folder(job), Arc::clone(&look));
-            if let Some(found) = blocking(move || look(&folder)).await? {
+            blocking(move || look(&folder))
+        };
+        if let Some(found) = again().await? {
+            return Ok(found);
+        }
+        // Then another look, for what came before the watch.
+        let (folder, hub, look) = (self.folder(job), self.parts.hub.clone(), Arc::clone(&look));
+        let watched = blocking(move || {
+            let watch = hub.watch(&folder)?;
+            Ok::<_, EngineError>((watch, look(&folder)?))
+        });
+        let (mut watch, mut found) = watched.await?;
+        loop {
+            if let Some(found) = found {
                 return Ok(found);
             }
-            let Some(watch) = &mut watch else {
-                // Then another look, for what came before the watch.
-                let (folder, hub) = (self.folder(job), self.parts.hub.clone());
-                watch = Some(blocking(move || hub.watch(&folder)).await?);
-                continue;
-            };
             tokio::select! {
                 changed = watch.state_changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
                 () = self.parts.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
             }
+            found = again().await?;
         }
     }
 }

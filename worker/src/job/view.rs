@@ -23,6 +23,8 @@ pub struct JobView {
 /// What the kernel tells of a job that is not finished. Each part is none where the kernel has nothing (any more).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Live {
+    /// The main process's number, while it is no other's.
+    pub pid: Option<i32>,
     /// The main process.
     pub process: Option<ProcessStatus>,
     /// Processes in the job's group.
@@ -34,6 +36,13 @@ pub struct Live {
 }
 
 impl JobView {
+    /// At its birth, when it has used and written nothing.
+    pub fn started(spec: Spec, state: State) -> Self {
+        let limits = Some(state.limits_in_force.clone());
+        let live = Live { pid: Some(state.pid), limits, ..Live::default() };
+        Self { spec, state: Some(state), live, output: Extent::default() }
+    }
+
     /// Reads it; `None` when there is no such job (or not yet). May block.
     ///
     /// # Errors
@@ -90,6 +99,7 @@ impl Live {
             (_, members) => there(ProcessStatus::of(state, members.as_deref())).flatten(),
         };
         Self {
+            pid: process.is_some().then_some(state.pid),
             process,
             processes: members.map(|members| members.len() as u64),
             limits: group.as_ref().map(Group::limits_in_force).and_then(there),

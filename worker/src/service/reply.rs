@@ -23,8 +23,7 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
     let usage = live.usage.as_ref().or(finished.map(|finished| &finished.usage));
     let limits = live.limits.as_ref().or(state.as_ref().map(|state| &state.limits_in_force));
     // The number of a process that is gone may be another's by now.
-    let pid =
-        state.as_ref().filter(|_| live.process.is_some()).and_then(|state| u32::try_from(state.pid).ok());
+    let pid = live.pid.and_then(|pid| u32::try_from(pid).ok());
     v1::Job {
         id: spec.id.to_string(),
         spec: Some(job_spec(spec.request)),

@@ -33,13 +33,18 @@ enum Found {
 }
 
 impl Capture {
-    /// Creates the log, of which `limit` is kept. The pipes must be non-blocking on this side.
+    /// Creates the log. The pipes must be non-blocking on this side.
     ///
     /// # Errors
     /// When the log's files can't be created.
-    pub fn new(folder: &JobFolder, limit: OutputLimit, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
-        let log = Log::create(folder, limit)?;
+    pub fn new(folder: &JobFolder, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+        let log = Log::create(folder)?;
         Ok(Self { stdout: Some(stdout.into()), stderr: Some(stderr.into()), log })
+    }
+
+    /// Keeps so much of the output from now on.
+    pub fn limit(&mut self, limit: OutputLimit) {
+        self.log.limit(limit);
     }
 
     /// The pipe of a stream while somebody can still write to it.
@@ -68,6 +73,11 @@ impl Capture {
     /// again.
     pub fn close(&mut self) -> bool {
         self.log.close()
+    }
+
+    /// Gives back what space was set aside for the index.
+    pub fn give_back_rest(&self) {
+        self.log.give_back_rest();
     }
 
     /// What has become of the output.

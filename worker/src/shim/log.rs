@@ -70,9 +70,11 @@ pub struct Sums {
 }
 
 impl Log {
+    /// Of which all is kept, until [`Self::limit`].
+    ///
     /// # Errors
     /// When the files can't be created.
-    pub(super) fn create(folder: &JobFolder, limit: OutputLimit) -> io::Result<Self> {
+    pub(super) fn create(folder: &JobFolder) -> io::Result<Self> {
         let output = folder.file(folder::OUTPUT)?;
         let index = folder.file(folder::INDEX)?;
         index.write_all_at(&[HEADER, Kept::default().encode()].concat(), 0)?;
@@ -81,7 +83,7 @@ impl Log {
         let mut log = Self {
             output,
             index,
-            limit_bytes: limit.bytes(),
+            limit_bytes: u64::MAX,
             output_end: 0,
             records: 0,
             room_end: 0,
@@ -93,6 +95,11 @@ impl Log {
         };
         log.set_aside()?;
         Ok(log)
+    }
+
+    /// Keeps so much from now on.
+    pub(super) fn limit(&mut self, limit: OutputLimit) {
+        self.limit_bytes = limit.bytes();
     }
 
     /// Takes what a job wrote. At most a pipe's worth, so that its length fits a record.
@@ -110,12 +117,17 @@ impl Log {
         self.output_end += u64::from(length);
     }
 
-    /// Records the gap at the end, makes `output` as long as what was written to it, and gives back the space that
-    /// was set aside. Whether that is done; else it can be asked again.
+    /// Records the gap at the end, and makes both files as long as what was written to them. Whether that is done; else
+    /// it can be asked again.
     pub(super) fn close(&mut self) -> bool {
         self.record_gap()
-            && self.output.set_len(self.output_end).is_ok()
-            && self.index.set_len(LAYOUT.record_at(self.records)).is_ok()
+            && end_at(&self.output, self.output_end).is_ok()
+            && end_at(&self.index, LAYOUT.record_at(self.records)).is_ok()
+    }
+
+    /// Gives back the space that was set aside, of which nobody has to hear. As well as the disk lets it.
+    pub(super) fn give_back_rest(&self) {
+        let _ = self.index.set_len(LAYOUT.record_at(self.records));
     }
 
     pub(super) fn sums(&self) -> Sums {
@@ -219,6 +231,11 @@ fn punch(file: &File, from: u64, to: u64) -> io::Result<()> {
     }
     let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     Ok(fallocate(file, hole, file_offset(from)?, file_offset(to - from)?)?)
+}
+
+/// Nothing is asked of the file system where nothing is wrong.
+fn end_at(file: &File, length: u64) -> io::Result<()> {
+    if file.metadata()?.len() == length { Ok(()) } else { file.set_len(length) }
 }
 
 fn file_offset(bytes: u64) -> io::Result<off_t> {

@@ -2,32 +2,35 @@
 //!
 //! Whoever holds the folder's `lock` is that one writer. Its pid stands in the file, so that a spawner which has just
 //! started knows whom to watch.
+//!
+//! ```text
+//!  .new.shim.<pid>/          ── spec.json, renamed ──▶   <id>/
+//!    lock (held), control,        (in place of none)
+//!    space for the outcome,
+//!    output, index
+//! ```
+
+mod state;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, posix_fallocate, renameat2};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, mkfifo};
+use nix::unistd::{Gid, Pid, mkfifo};
 use serde::Serialize;
 
-use crate::job::folder::{CONTROL, LOCK, SPEC, STATE};
-use crate::job::{Spec, State};
+use crate::job::Spec;
+use crate::job::folder::{CONTROL, JobsDir, LOCK, SPEC};
 
 /// What the names of folders begin with that are not jobs yet; what is left of one belongs to a shim that died.
 pub const UNBORN: &str = ".new.";
 
 /// What the names of folders begin with that are jobs no longer; what is left of one is of a removal that was cut off.
 pub const OLD: &str = ".old.";
-
-/// The file that keeps space for the outcome. Named like all that does not last in a job's folder.
-const RESERVE: &str = "state.json.reserve.new";
-
-/// Above any outcome's length: some 2 KiB, and 120 bytes for each disk that the job used.
-const RESERVE_BYTES: libc::off_t = 16 << 10;
 
 /// Who reads the folders besides their writer: the worker's group.
 #[derive(Clone, Copy, Debug)]
@@ -45,24 +48,45 @@ pub struct JobFolder {
 }
 
 impl JobFolder {
-    /// Makes the folder with its lock, held, the `control` FIFO and `spec.json`. It appears under its name with all
-    /// of that inside, or not at all.
+    /// Makes a folder that is no job's yet: with its lock, held, the `control` FIFO and disk space for the outcome.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when the folder is there; else what went wrong, with nothing left behind.
-    pub fn create(path: &Path, readers: Readers, spec: &Spec) -> io::Result<Self> {
-        let hidden = path.with_file_name(format!("{UNBORN}{}.{}", spec.id, std::process::id()));
-        DirBuilder::new().mode(0o700).create(&hidden)?;
-        let lock = create_lock(&hidden, readers).inspect_err(|_| _ = delete(&hidden))?;
-        let filled = Self { path: hidden.clone(), readers, lock };
-        let made = filled.fill(spec).and_then(|()| rename_new(&hidden, path));
-        match made {
-            Ok(()) => Ok(Self { path: path.to_owned(), ..filled }),
+    /// What went wrong; nothing is left behind then.
+    pub fn prepare(jobs: &JobsDir, readers: Readers) -> io::Result<Self> {
+        let path = Self::unborn(jobs, Pid::this().as_raw());
+        let make = || DirBuilder::new().mode(0o700).create(&path);
+        make().or_else(|error| match error.kind() {
+            // Left by a process that had our number: it is gone.
+            io::ErrorKind::AlreadyExists => delete(&path).and_then(|()| make()),
+            _ => Err(error),
+        })?;
+        let lock = create_lock(&path, readers).inspect_err(|_| _ = delete(&path))?;
+        let folder = Self { path, readers, lock };
+        match folder.fill() {
+            Ok(()) => Ok(folder),
             Err(error) => {
-                filled.remove();
+                folder.remove();
                 Err(error)
             }
         }
+    }
+
+    /// Where the folder of a shim is that has no job yet.
+    pub fn unborn(jobs: &JobsDir, shim: i32) -> PathBuf {
+        jobs.path().join(format!("{UNBORN}shim.{shim}"))
+    }
+
+    /// Makes it this job's: it appears under its name with `spec.json` inside, or not at all.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when the job has a folder, [`io::ErrorKind::NotFound`] when this one is there no
+    /// more; else what went wrong. It is not renamed then.
+    pub fn give_to(&mut self, jobs: &JobsDir, spec: &Spec) -> io::Result<()> {
+        create(&self.path.join(SPEC), self.readers)?.write_all(&encode(spec)?)?;
+        let path = jobs.folder(spec.id).path().to_owned();
+        rename_new(&self.path, &path)?;
+        self.path = path;
+        Ok(())
     }
 
     /// Where it is.
@@ -70,11 +94,11 @@ impl JobFolder {
         &self.path
     }
 
-    fn fill(&self, spec: &Spec) -> io::Result<()> {
+    fn fill(&self) -> io::Result<()> {
         let control = self.path.join(CONTROL);
         mkfifo(&control, Mode::S_IRUSR | Mode::S_IWUSR)?;
         self.readers.admit(&control, 0o660)?;
-        self.replace(SPEC, spec, false)?;
+        self.reserve()?;
         self.readers.admit(&self.path, 0o750)
     }
 
@@ -142,44 +166,12 @@ impl JobFolder {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(self.path.join(CONTROL))
     }
 
-    /// Sets disk space aside for the outcome, so that a job that fills the disk still gets its verdict.
-    ///
-    /// # Errors
-    /// When there is no space for it even now.
-    pub fn reserve(&self) -> io::Result<()> {
-        let reserve = self.file(RESERVE)?;
-        Ok(posix_fallocate(reserve, 0, RESERVE_BYTES)?)
-    }
-
-    /// Writes `state.json`. A job's end goes to the disk before anybody hears of it, into what was set aside for it
-    /// where there is nothing else left.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn write_state(&self, state: &State) -> io::Result<()> {
-        let reserve = self.path.join(RESERVE);
-        if state.finished().is_none() {
-            return self.replace(STATE, state, false);
-        }
-        self.replace(STATE, state, true).or_else(|error| self.spend(&reserve, state).map_err(|_| error))?;
-        // Spent, or no longer needed.
-        let _ = fs::remove_file(&reserve);
-        Ok(())
-    }
-
-    /// Writes in place, which needs no new space, and only then makes it `state.json`.
-    fn spend(&self, reserve: &Path, state: &State) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(reserve)?;
-        let bytes = encode(state)?;
-        file.write_all_at(&bytes, 0)?;
-        file.set_len(bytes.len() as u64)?;
-        file.sync_all()?;
-        fs::rename(reserve, self.path.join(STATE))
-    }
-
     /// Whether this is the folder at its path: before it was locked another writer may have removed it, and a new job of
     /// the same id have made its own. After that nobody can.
-    fn is_in_place(&self) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// When that can't be told.
+    pub fn is_in_place(&self) -> io::Result<bool> {
         let own = self.lock.metadata()?;
         match fs::metadata(self.path.join(LOCK)) {
             Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
@@ -188,12 +180,14 @@ impl JobFolder {
         }
     }
 
-    /// Removes the folder with all that is in it, as well as it can.
-    pub fn remove(self) {
+    /// Removes the folder with all that is in it, as well as it can. Whether nothing is left.
+    pub fn remove(self) -> bool {
         let path = self.path.clone();
-        if let Err(error) = self.try_remove() {
+        let removed = self.try_remove();
+        if let Err(error) = &removed {
             tracing::warn!(path = %path.display(), %error, "can't remove a job's folder");
         }
+        removed.is_ok()
     }
 
     /// Removes the folder with all that is in it. First its name goes, at one stroke: what is half removed is no job.
@@ -212,20 +206,6 @@ impl JobFolder {
         });
         renamed.map_err(|error| told("rename", &self.path, &error))?;
         delete(&old).map_err(|error| told("delete", &old, &error))
-    }
-
-    fn replace<T: Serialize>(&self, name: &str, value: &T, durable: bool) -> io::Result<()> {
-        let (new, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = create(&new, self.readers)?;
-        file.write_all(&encode(value)?)?;
-        if durable {
-            file.sync_all()?;
-        }
-        fs::rename(&new, &path)
     }
 }
 

@@ -2,20 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use jobworker_limits::{Group, LimitsInForce};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, fchown, pipe2, setsid};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
 
-use super::birth::{Stdio, birth};
+use super::birth::birth;
 use super::capture::Capture;
 use super::confinement::Confinement;
 use super::environment;
+use super::ready::{Ready, Streams};
 use super::record::JobFolder;
 use super::refusal::{birth_refusal, disk_failed, group_refusal, host_failed, refused};
 use crate::job::spec::FORMAT_VERSION;
@@ -37,33 +34,41 @@ pub(super) struct Born {
     pub timeout_at: Option<Instant>,
 }
 
+/// A job that was not started.
+pub(super) struct NotStarted {
+    pub reply: StartReply,
+    /// Nothing is left of it. Else a recoverer has to see to that.
+    pub is_cleared: bool,
+}
+
 /// Starts the job; what was made before a failure is removed again.
-pub(super) fn start(spec: &Spec, host: &Host) -> Result<Born, StartReply> {
-    let user = host.users.resolve(spec.request.user.as_deref()).map_err(StartReply::Refused)?;
-    let path = host.jobs.folder(spec.id).path().to_owned();
-    let folder = match JobFolder::create(&path, host.readers, spec) {
-        Ok(folder) => folder,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StartReply::Exists),
-        Err(error) => return Err(disk_failed("make the job's folder", &path, &error)),
+pub(super) fn start(mut ready: Ready, spec: &Spec, host: &Host) -> Result<Born, NotStarted> {
+    let asked = ask_for(&mut ready, spec, host);
+    let (user, confinement) = match asked {
+        Ok(asked) => asked,
+        Err(reply) => return Err(NotStarted { reply, is_cleared: ready.discard() }),
     };
-    let confinement = match confine(spec, host) {
-        Ok(confinement) => confinement,
-        Err(reply) => {
-            folder.remove();
-            return Err(reply);
-        }
-    };
-    match begin(spec, host, &user, &folder, &confinement) {
-        Ok((state, parts)) => {
-            let Parts { capture, control, signals, main, timeout_at } = parts;
+    let Ready { folder, mut capture, control, signals, streams, .. } = ready;
+    capture.limit(spec.output_limit());
+    match begin(spec, host, &user, &folder, &confinement, streams) {
+        Ok((state, main, timeout_at)) => {
             Ok(Born { folder, state, confinement, capture, control, signals, main, timeout_at })
         }
         Err(reply) => {
             give_up(&confinement);
-            folder.remove();
-            Err(reply)
+            Err(NotStarted { reply, is_cleared: folder.remove() })
         }
     }
+}
+
+/// Whether the job may be, before there is any process: its user, its folder, its group.
+fn ask_for(ready: &mut Ready, spec: &Spec, host: &Host) -> Result<(OsUser, Confinement), StartReply> {
+    let user = ready.user(spec.request.user.as_deref(), host).map_err(StartReply::Refused)?;
+    ready.folder.give_to(&host.jobs, spec).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => StartReply::Exists,
+        _ => disk_failed("make the job's folder", host.jobs.folder(spec.id).path(), &error),
+    })?;
+    Ok((user, confine(spec, host)?))
 }
 
 /// No process is in the group: its only one was reaped when its birth failed.
@@ -92,38 +97,20 @@ fn confine(spec: &Spec, host: &Host) -> Result<Confinement, StartReply> {
         .map_err(|error| StartReply::Refused(group_refusal(&error)))
 }
 
-/// What a job is made of besides its state.
-struct Parts {
-    capture: Capture,
-    control: File,
-    signals: SignalFd,
-    main: Pid,
-    timeout_at: Option<Instant>,
-}
-
 fn begin(
     spec: &Spec,
     host: &Host,
     user: &OsUser,
     folder: &JobFolder,
     confinement: &Confinement,
-) -> Result<(State, Parts), StartReply> {
-    let disk = |operation: &'static str| move |error| disk_failed(operation, folder.path(), &error);
-    folder.reserve().map_err(disk("set disk space aside for the outcome"))?;
-    let signals = become_parent().map_err(|error| host_failed("become the job's parent", &error))?;
-    let (out_read, out_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
-    let (err_read, err_write) = pipe(user).map_err(|error| host_failed("make a pipe", &error))?;
-    let capture =
-        Capture::new(folder, spec.output_limit(), out_read, err_read).map_err(disk("create output"))?;
-    let control = folder.control().map_err(disk("open control"))?;
+    streams: Streams,
+) -> Result<(State, Pid, Option<Instant>), StartReply> {
+    streams.admit(user).map_err(|error| host_failed("make a pipe the job's", &error))?;
     let limits_in_force = in_force(confinement)?;
-    let stdin = File::open("/dev/null").map_err(|error| host_failed("open /dev/null", &error))?;
-
     let image = environment::image(&spec.request, user, confinement.as_group().is_some());
-    let stdio = Stdio { stdin: stdin.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
-    let main = birth(&image, confinement.as_group().map(Group::dir), &stdio)
+    let main = birth(&image, confinement.as_group().map(Group::dir), &streams.stdio())
         .map_err(|error| birth_refusal(&error, spec, user, &image))?;
-    drop((out_write, err_write));
+    drop(streams);
     let timeout_at = spec
         .request
         .timeout_msec
@@ -144,34 +131,7 @@ fn begin(
         end_unrecorded(confinement);
         return Err(disk_failed("write state.json", folder.path(), &error));
     }
-    Ok((state, Parts { capture, control, signals, main, timeout_at }))
-}
-
-/// A session of its own, the reaper of all that the job orphans, and deaf to all but what the signalfd tells.
-fn become_parent() -> io::Result<SignalFd> {
-    setsid()?;
-    set_child_subreaper(true)?;
-    let mut told = SigSet::empty();
-    told.add(Signal::SIGCHLD);
-    told.add(Signal::SIGTERM);
-    let mut deaf = told;
-    for signal in
-        [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGUSR1, Signal::SIGUSR2]
-    {
-        deaf.add(signal);
-    }
-    deaf.thread_block()?;
-    Ok(SignalFd::with_flags(&told, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
-}
-
-/// A pipe whose ends the job's user may open again by name (`/dev/stderr`), non-blocking on our side.
-fn pipe(user: &OsUser) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    if let Some(credentials) = &user.credentials {
-        fchown(&write, Some(credentials.uid), Some(credentials.gid))?;
-    }
-    Ok((read, write))
+    Ok((state, main, timeout_at))
 }
 
 fn in_force(confinement: &Confinement) -> Result<LimitsInForce, StartReply> {

@@ -16,16 +16,28 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, Pid};
 use rustix::process::{WaitOptions, WaitStatus};
 
+use super::handover::Sender;
+use super::pending::Pending;
 use super::recover::{Found, Loss, Orphan, RETRY};
 use crate::job::JobId;
 
+/// How long a spare may take to end, in milliseconds. It has a handful of empty files to remove.
+const PATIENCE_MSEC: u16 = 1000;
+
 /// How many recoverers run at a time. Most need milliseconds; those that can't get on wait for the same disk.
 const MAX_RECOVERERS: usize = 64;
+
+/// A shim that waits for its job.
+struct Spare {
+    pid: Pid,
+    orders: Sender,
+}
 
 /// The spawner's own, and those left to it.
 #[derive(Default)]
 pub(super) struct Children {
     shims: HashMap<i32, JobId>,
+    spare: Option<Spare>,
     /// Not our children, so no SIGCHLD tells of their end.
     orphans: Vec<Orphan>,
     recoverers: HashMap<i32, Loss>,
@@ -46,7 +58,42 @@ impl Children {
         self.shims.insert(shim.as_raw(), job);
     }
 
-    /// Whether nobody is left to watch over, and nothing to be done.
+    /// A spare that has just been forked.
+    pub(super) fn keep_spare(&mut self, pid: Pid, orders: Sender) {
+        self.spare = Some(Spare { pid, orders });
+    }
+
+    pub(super) fn has_spare(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    /// Makes the spare this job's shim. False where there is none, or it can't take the request.
+    pub(super) fn hand_over(&mut self, pending: &Pending, job: JobId) -> bool {
+        let Some(spare) = &self.spare else { return false };
+        if let Err(error) = spare.orders.send(&pending.connection, pending.line()) {
+            tracing::debug!(%error, %job, "a shim is forked for a job: the spare can't take it");
+            return false;
+        }
+        let pid = spare.pid;
+        self.spare = None;
+        self.watch(pid, job);
+        true
+    }
+
+    /// Ends the spare, and waits a moment for that: it clears up after itself.
+    pub(super) fn dismiss_spare(&mut self) {
+        let Some(Spare { pid, orders }) = self.spare.take() else { return };
+        let pidfd = rustix::process::Pid::from_raw(pid.as_raw())
+            .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+        drop(orders);
+        if let Some(pidfd) = pidfd {
+            // However that went, the spawner ends now.
+            let _ =
+                poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MSEC));
+        }
+    }
+
+    /// Whether nobody is left to watch over, and nothing to be done. A spare needs nobody.
     pub(super) fn is_empty(&self) -> bool {
         self.shims.is_empty()
             && self.orphans.is_empty()
@@ -73,6 +120,12 @@ impl Children {
                 if !is_well {
                     self.lose(job, pid.as_raw_pid(), status);
                 }
+            } else if self.spare.as_ref().is_some_and(|spare| spare.pid.as_raw() == pid.as_raw_pid()) {
+                self.spare = None;
+                if !is_well {
+                    tracing::warn!(spare = pid.as_raw_pid(), "a spare shim {}", how(status));
+                    self.losses.push((Instant::now(), Loss::of_unborn(pid.as_raw_pid())));
+                }
             } else if let Some(loss) = self.recoverers.remove(&pid.as_raw_pid())
                 && !is_well
             {
@@ -92,7 +145,10 @@ impl Children {
     fn lose(&mut self, job: JobId, shim: i32, status: WaitStatus) {
         let how = how(status);
         tracing::error!(%job, shim, "the job's shim {how}");
-        self.losses.push((Instant::now(), Loss::of(job, format!("its shim (pid {shim}) {how}"))));
+        let now = Instant::now();
+        self.losses.push((now, Loss::of(job, format!("its shim (pid {shim}) {how}"))));
+        // It may not have got as far as the job's own folder.
+        self.losses.push((now, Loss::of_unborn(shim)));
     }
 
     /// Forks recoverers for the losses that are due. Returns what to clear up in each of them, and in the spawner

@@ -23,7 +23,7 @@ use self::retire::retire;
 use super::protocol::{Attached, MAX_LINE_BYTES, RemoveReply, Request, StartReply};
 use crate::config::log;
 use crate::job::spec::FORMAT_VERSION;
-use crate::job::{JobId, Spec};
+use crate::job::{JobId, Spec, State};
 
 /// How long the spawner may take to answer. A birth takes milliseconds; a host that is out of memory or disk, longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,6 +103,14 @@ pub enum SpawnerError {
     Ended(ExitStatus),
 }
 
+/// What came back.
+struct Answer<A> {
+    line: A,
+    /// What came with it, behind the line.
+    rest: Vec<u8>,
+    connection: UnixStream,
+}
+
 /// How often a spawner was asked before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
@@ -145,13 +153,16 @@ impl SpawnerClient {
         Self { _keeper: Some(until.drop_guard()), ..self }
     }
 
-    /// Asks for a job. Returns when its command has been executed, or could not be.
+    /// Asks for a job. Returns when its command has been executed, or could not be; and its state, where the shim told that,
+    /// too.
     ///
     /// # Errors
     /// When the spawner can't be reached or gives no answer. Then the job may run all the same: its folder tells.
-    pub async fn start(&self, spec: &Spec) -> Result<StartReply, SpawnerError> {
-        let (reply, _asked) = self.order(&Request::Start(Box::new(spec.clone())), PATIENCE).await?;
-        Ok(reply)
+    pub async fn start(&self, spec: &Spec) -> Result<(StartReply, Option<State>), SpawnerError> {
+        let request = Request::Start(Box::new(spec.clone()));
+        let (Answer { line, rest, .. }, _asked) = self.order(&request, PATIENCE).await?;
+        // An older build's shim says nothing more, and a long state may come in two parts.
+        Ok((line, serde_json::from_slice(&rest).ok()))
     }
 
     /// Asks for an ended job's removal. Returns when its files are deleted, or could not be.
@@ -160,7 +171,8 @@ impl SpawnerClient {
     /// When the spawner can't be reached or gives no answer. Then the job may be removed all the same: its folder
     /// tells.
     pub async fn remove(&self, job: JobId) -> Result<RemoveReply, SpawnerError> {
-        match self.order(&Request::Remove(job), REMOVAL_PATIENCE).await? {
+        let (answer, asked) = self.order(&Request::Remove(job), REMOVAL_PATIENCE).await?;
+        match (answer.line, asked) {
             // It was there when it was asked for the first time.
             (RemoveReply::NoSuchJob, Asked::Again) => Ok(RemoveReply::Removed),
             (reply, _) => Ok(reply),
@@ -172,16 +184,16 @@ impl SpawnerClient {
         &self,
         request: &Request,
         patience: Duration,
-    ) -> Result<(A, Asked), SpawnerError> {
+    ) -> Result<(Answer<A>, Asked), SpawnerError> {
         let shared = &self.shared;
         shared.ensure_attached().await?;
         match shared.ask(request, patience).await {
             // It has gone since. Whether or not it got so far as to fork: under this id there is one job.
             Err(error) if error.is_of_its_end() => {
                 shared.attach_now().await?;
-                Ok((shared.ask(request, patience).await?.0, Asked::Again))
+                Ok((shared.ask(request, patience).await?, Asked::Again))
             }
-            answer => Ok((answer?.0, Asked::Once)),
+            answer => Ok((answer?, Asked::Once)),
         }
     }
 }
@@ -228,15 +240,16 @@ impl Shared {
     }
 
     async fn find_or_launch(&self) -> Result<(Attached, UnixStream), SpawnerError> {
-        match (self.ask(&Request::Attach, PATIENCE).await, &self.own) {
+        let Answer { line, connection, .. } = match (self.ask(&Request::Attach, PATIENCE).await, &self.own) {
             (Err(error), Some(settings)) if error.is_of_its_end() => {
                 // Where it ends instead, another was faster: one that an earlier worker had begun to start.
                 let launched = launch::launch(settings).await;
                 let answer = self.ask(&Request::Attach, PATIENCE).await;
-                answer.map_err(|error| launched.err().unwrap_or(error))
+                answer.map_err(|error| launched.err().unwrap_or(error))?
             }
-            (answer, _) => answer,
-        }
+            (answer, _) => answer?,
+        };
+        Ok((line, connection))
     }
 
     /// One line there, one line back, on a connection of its own.
@@ -244,13 +257,13 @@ impl Shared {
         &self,
         request: &Request,
         patience: Duration,
-    ) -> Result<(A, UnixStream), SpawnerError> {
+    ) -> Result<Answer<A>, SpawnerError> {
         let mut connection = UnixStream::connect(&self.socket)
             .await
             .map_err(|reason| SpawnerError::Connect { socket: self.socket.clone(), reason })?;
         let answered = timeout(patience, exchange(&mut connection, request)).await;
         match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(answer) => Ok((answer, connection)),
+            Ok((line, rest)) => Ok(Answer { line, rest, connection }),
             Err(reason) => Err(SpawnerError::NoAnswer { socket: self.socket.clone(), reason }),
         }
     }
@@ -273,10 +286,11 @@ impl SpawnerError {
     }
 }
 
+/// The answer's line, and what came with it.
 async fn exchange<A: DeserializeOwned>(
     connection: &mut UnixStream,
     request: &impl Serialize,
-) -> io::Result<A> {
+) -> io::Result<(A, Vec<u8>)> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     if line.len() > MAX_LINE_BYTES {
@@ -287,9 +301,10 @@ async fn exchange<A: DeserializeOwned>(
     }
     connection.write_all(&line).await?;
     line.clear();
-    BufReader::new(connection.take(MAX_LINE_BYTES as u64)).read_until(b'\n', &mut line).await?;
+    let mut reader = BufReader::new(connection.take(MAX_LINE_BYTES as u64));
+    reader.read_until(b'\n', &mut line).await?;
     match line.last() {
-        Some(b'\n') => Ok(serde_json::from_slice(&line)?),
+        Some(b'\n') => Ok((serde_json::from_slice(&line)?, reader.buffer().to_vec())),
         Some(_) if line.len() == MAX_LINE_BYTES => {
             Err(io::Error::other(format!("a line of more than {MAX_LINE_BYTES} bytes")))
         }

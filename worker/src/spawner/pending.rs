@@ -41,4 +41,9 @@ impl Pending {
         }
         Ok(None)
     }
+
+    /// The request as it came.
+    pub(super) fn line(&self) -> &[u8] {
+        &self.line
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! The worker sends one [`Request`] on a connection. `Attach` is answered by the spawner and the connection stays
 //! open: a spawner that the worker started itself lives as long as a worker is attached or a job runs. `Start` is
-//! answered by the job's shim, once the command has been executed or could not be. `Remove` is answered by a child of the
+//! answered by the job's shim, once the command has been executed or could not be; behind `started` follows a second line,
+//! the job's [`State`](crate::job::State), so that it need not be read from the folder. `Remove` is answered by a child of the
 //! spawner, once the job's files are deleted.
 
 use std::collections::BTreeMap;

@@ -70,6 +70,8 @@ enum Subject {
     Job(JobId),
     /// A group that no folder tells of, by its name.
     Group(String),
+    /// The folder of a shim that is gone and may not have been any job's, by its pid.
+    Unborn(i32),
 }
 
 /// What a new spawner has found and not dealt with.
@@ -96,6 +98,11 @@ impl Loss {
     /// Of a job, by the death of its shim.
     pub fn of(job: JobId, reason: String) -> Self {
         Self { what: Subject::Job(job), reason, usage: None }
+    }
+
+    /// Of a shim, by its pid, before it was any job's.
+    pub fn of_unborn(shim: i32) -> Self {
+        Self { what: Subject::Unborn(shim), reason: String::new(), usage: None }
     }
 }
 
@@ -190,7 +197,7 @@ impl Loss {
     fn wait_until_free(&self, host: &Host) -> io::Result<()> {
         match &self.what {
             Subject::Job(job) => JobFolder::wait_until_free(host.jobs.folder(*job).path()),
-            Subject::Group(_) => Ok(()),
+            Subject::Group(_) | Subject::Unborn(_) => Ok(()),
         }
     }
 
@@ -199,6 +206,12 @@ impl Loss {
         let groups = Groups { host, until };
         let job = match &self.what {
             Subject::Job(job) => *job,
+            Subject::Unborn(shim) => {
+                if unborn::remove_of(host, *shim) {
+                    return Recovered::Done;
+                }
+                return Recovered::NotYet(format!("can't remove what the shim {shim} had made for a job"));
+            }
             Subject::Group(name) => {
                 return groups.end_named(name).map_or_else(Recovered::NotYet, |_usage| Recovered::Done);
             }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::children::Children;
 use super::fork::fork;
+use super::handover::{Receiver, pair};
 use super::host::Host;
 use super::pending::Pending;
 use super::protocol::{Attached, Request};
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) enum Fate {
     /// It is no longer needed.
     End,
+    /// It is a child now, to be the shim of whichever job comes next.
+    Spare { orders: Receiver },
     /// It is a child now, to be the shim of this job.
     Shim { connection: UnixStream, spec: Box<Spec> },
     /// It is a child now, to clear up after a shim that died.
@@ -53,6 +56,8 @@ pub(super) struct Server {
     children: Children,
     idle_since: Option<Instant>,
     exit_when_idle: bool,
+    /// A job is likely to be asked for, and nobody is ready for it.
+    wants_spare: bool,
 }
 
 impl Server {
@@ -86,6 +91,7 @@ impl Server {
             children: Children::default(),
             idle_since: Some(Instant::now()),
             exit_when_idle,
+            wants_spare: false,
         })
     }
 
@@ -116,6 +122,9 @@ impl Server {
             self.forget_gone_workers();
             if let Some(fate) = self.read_requests(host) {
                 return Ok(fate);
+            }
+            if let Some(orders) = self.fork_spare() {
+                return Ok(Fate::Spare { orders });
             }
             if self.exit_when_idle && self.is_idle() {
                 tracing::info!("no worker is attached and no job runs: the spawner ends");
@@ -183,6 +192,28 @@ impl Server {
         }
     }
 
+    /// Tried once for each request that took one, so that spares that die are not forked for ever. Returns what a child
+    /// waits for, and in the spawner `None`.
+    fn fork_spare(&mut self) -> Option<Receiver> {
+        if !std::mem::take(&mut self.wants_spare) || self.children.has_spare() {
+            return None;
+        }
+        let (sender, receiver) =
+            pair().inspect_err(|error| tracing::warn!(%error, "can't make a socket")).ok()?;
+        match fork_or_tell().ok()? {
+            ForkResult::Child => Some(receiver),
+            ForkResult::Parent { child } => {
+                self.children.keep_spare(child, sender);
+                None
+            }
+        }
+    }
+
+    /// Returns when the spare has cleared up, or takes too long for that.
+    pub(super) fn dismiss_spare(&mut self) {
+        self.children.dismiss_spare();
+    }
+
     /// Answers or forks for each request that has arrived.
     fn read_requests(&mut self, host: &Host) -> Option<Fate> {
         for mut pending in std::mem::take(&mut self.pending) {
@@ -191,6 +222,10 @@ impl Server {
                 Ok(Some(Request::Attach)) => self.attach(pending.connection, host),
                 Ok(Some(Request::Start(spec))) => {
                     let job = spec.id;
+                    self.wants_spare = true;
+                    if self.children.hand_over(&pending, job) {
+                        continue;
+                    }
                     match fork_or_tell() {
                         Ok(ForkResult::Child) => return shim(pending.connection, spec),
                         Ok(ForkResult::Parent { child }) => self.children.watch(child, job),
@@ -225,6 +260,7 @@ impl Server {
         match connection.write_all(&line) {
             Ok(()) => {
                 self.idle_since = None;
+                self.wants_spare = true;
                 self.attached.push(connection);
             }
             Err(error) => tracing::warn!(%error, "can't answer the worker"),

@@ -77,6 +77,7 @@ fn the_environment_is_its_owners() {
 fn a_pid_is_told_only_while_its_process_is_there() {
     let mut running = view(Some(state(Phase::Running)));
     assert_eq!(job(running.clone(), "bob").pid, None);
+    running.live.pid = Some(42);
     running.live.process = Some(ProcessStatus { state: 'S', threads: 2, resident_bytes: 4096 });
     let job = job(running, "bob");
     assert_eq!(

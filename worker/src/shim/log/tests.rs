@@ -32,8 +32,10 @@ impl Bench {
         std::fs::create_dir(jobs.path()).unwrap();
         let spec = spec(JobId::random(), "alice");
         let folder = jobs.folder(spec.id);
-        let writer = JobFolder::create(folder.path(), Readers { group: None }, &spec).unwrap();
-        let log = Log::create(&writer, "1MiB".parse().unwrap()).unwrap();
+        let mut writer = JobFolder::prepare(&jobs, Readers { group: None }).unwrap();
+        writer.give_to(&jobs, &spec).unwrap();
+        let mut log = Log::create(&writer).unwrap();
+        log.limit("1MiB".parse().unwrap());
         Self { _state_dir: state_dir, id: spec.id, folder, log }
     }
 

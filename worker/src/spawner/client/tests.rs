@@ -69,7 +69,7 @@ async fn a_start_is_one_line_there_and_one_back() {
         request
     };
     let (reply, request) = tokio::join!(client.start(&spec), answer);
-    assert!(matches!(reply.unwrap(), StartReply::Started));
+    assert!(matches!(reply.unwrap(), (StartReply::Started, None)));
     assert!(matches!(request, Request::Start(asked) if *asked == spec));
 }
 
@@ -91,7 +91,7 @@ async fn a_spawner_that_was_replaced_is_attached_to_again() {
         open
     });
     let reply = client.start(&fake::spec(JobId::random(), "alice")).await.unwrap();
-    assert!(matches!(reply, StartReply::Exists));
+    assert!(matches!(reply, (StartReply::Exists, None)));
     assert!(matches!(requests.recv().await, Some(Request::Attach)));
     assert!(matches!(requests.recv().await, Some(Request::Start(_))));
     assert_eq!(answers.await.unwrap().len(), 2);
@@ -198,5 +198,5 @@ async fn a_spawner_that_ends_with_the_request_in_its_queue_is_not_noticed() {
     };
     let spec = fake::spec(JobId::random(), "alice");
     let (reply, _attachment) = tokio::join!(client.start(&spec), answers);
-    assert!(matches!(reply.unwrap(), StartReply::Exists));
+    assert!(matches!(reply.unwrap(), (StartReply::Exists, None)));
 }

@@ -165,7 +165,8 @@ fn a_shim_is_known_by_its_lock_before_it_has_a_state() {
     let (_state_dir, host) = a_host();
     let job = JobId::random();
     let path = host.jobs.folder(job).path().to_owned();
-    let writer = JobFolder::create(&path, host.readers, &fake::spec(job, "alice")).unwrap();
+    let mut writer = JobFolder::prepare(&host.jobs, host.readers).unwrap();
+    writer.give_to(&host.jobs, &fake::spec(job, "alice")).unwrap();
     let found = scan(&host);
     assert_eq!(found.orphans.iter().map(|orphan| orphan.job).collect::<Vec<_>>(), [job]);
     assert!(found.losses.is_empty() && path.exists());

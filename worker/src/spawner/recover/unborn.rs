@@ -22,14 +22,25 @@ pub(super) fn remove(host: &Host) {
     }
 }
 
+/// Removes that of one shim, which is gone. Whether nothing is left of it.
+pub(super) fn remove_of(host: &Host, shim: i32) -> bool {
+    let path = JobFolder::unborn(&host.jobs, shim);
+    if matches!(path.try_exists(), Ok(false)) {
+        return true;
+    }
+    clear(host, &path, &shim.to_string());
+    !matches!(path.try_exists(), Ok(true))
+}
+
 /// A shim names itself in the folder's name. Until it holds the lock, that is all there is to go by.
 fn clear(host: &Host, path: &Path, rest: &str) {
-    let shim = rest.rsplit_once('.').and_then(|(_, pid)| pid.parse().ok()).filter(|pid| *pid > 0);
+    let shim = rest.rsplit('.').next().and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0);
     if shim.is_some_and(lives) && matches!(path.join(LOCK).try_exists(), Ok(false)) {
         return;
     }
     match JobFolder::take_over(path, host.readers) {
-        Ok(Some(folder)) => folder.remove(),
+        // What can't be removed is told there.
+        Ok(Some(folder)) => _ = folder.remove(),
         Ok(None) => {}
         Err(error) => {
             tracing::error!(path = %path.display(), %error, "can't clear up after a shim that is gone");
