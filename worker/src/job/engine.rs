@@ -26,7 +26,7 @@ use super::folder::{Folder, JobsDir};
 use super::spec::FORMAT_VERSION;
 use super::{JobId, Spec, State};
 use crate::output::follower::Selection;
-use crate::output::hub::{Hub, Watch};
+use crate::output::hub::{Hub, StateWatch};
 use crate::output::index::Kind;
 use crate::policy::{Permit, action};
 use crate::shim::clock;
@@ -273,7 +273,7 @@ impl Engine {
         F: Fn(&Folder) -> Result<Option<T>, EngineError> + Send + Sync + 'static,
     {
         let look = Arc::new(look);
-        let mut watch: Option<Watch> = None;
+        let mut watch: Option<StateWatch> = None;
         loop {
             let (folder, look) = (self.folder(job), Arc::clone(&look));
             if let Some(found) = blocking(move || look(&folder)).await? {
@@ -282,11 +282,11 @@ impl Engine {
             let Some(watch) = &mut watch else {
                 // Then another look, for what came before the watch.
                 let (folder, hub) = (self.folder(job), self.parts.hub.clone());
-                watch = Some(blocking(move || hub.watch(&folder)).await?);
+                watch = Some(blocking(move || hub.watch_state(&folder)).await?);
                 continue;
             };
             tokio::select! {
-                changed = watch.state_changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
+                changed = watch.changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
                 () = self.parts.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
             }
         }

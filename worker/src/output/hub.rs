@@ -1,13 +1,14 @@
 //! The worker's one inotify instance: who follows a job is woken when its folder changes.
 //!
 //! A watched file costs its writer, so a folder is watched only while somebody holds a [`Watch`] of it, once however
-//! many do, and events are drained about every millisecond while they come. Nothing runs while none come. inotify(7).
+//! many do. What happens after a rest is told at once, and events are drained about every millisecond while they come.
+//! Nothing runs while none come. inotify(7).
 
 mod table;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +17,11 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
-use self::table::{News, Receivers, Table};
+pub use self::watch::{Gone, StateWatch, Watch, WatchError};
+
+use self::table::{News, Table};
 use crate::job::folder::{CONTROL, Folder, INDEX, LOCK, OUTPUT, SPEC, STATE};
 
 /// Between two drains: a busy writer's events are taken many at a time.
@@ -36,13 +40,6 @@ pub struct Hub {
     running: Arc<Running>,
 }
 
-/// A folder under watch, as long as this lives.
-pub struct Watch {
-    hub: Arc<Running>,
-    descriptor: WatchDescriptor,
-    told: Receivers,
-}
-
 /// What has changed in a job's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -50,32 +47,6 @@ pub enum Change {
     State,
     /// Anything else, most likely `output` and `index`.
     Output,
-}
-
-/// The folder was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the job's folder was removed")]
-pub struct Gone;
-
-/// A folder that can't be watched.
-#[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// It is not there.
-    #[error("can't watch {0}: no such folder")]
-    NotFound(PathBuf),
-    /// The kernel gives this user no more watches.
-    #[error(
-        "can't watch {0}: this user's inotify watches are used up; raise the sysctl fs.inotify.max_user_watches"
-    )]
-    UsedUp(PathBuf),
-    /// The operating system said no.
-    #[error("can't watch {path}: {reason}")]
-    Io {
-        /// Which folder.
-        path: PathBuf,
-        /// What it said.
-        reason: io::Error,
-    },
 }
 
 struct Running {
@@ -112,64 +83,28 @@ impl Hub {
         Ok(Self { running: Arc::new(Running { shared, drain }) })
     }
 
-    /// Watches a job's folder. Whatever changes from now on is told. Looks the path up, so it may block on a disk.
+    /// Watches a job's state and output. Whatever changes from now on is told. Looks paths up, so it may block on a disk.
     ///
     /// # Errors
     /// When the folder is not there or can't be watched.
     pub fn watch(&self, folder: &Folder) -> Result<Watch, WatchError> {
-        let shared = &self.running.shared;
-        let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-        let flags = changes | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
-        let add = || {
-            shared.inotify.get_ref().0.add_watch(folder.path(), flags).map_err(|errno| {
-                let path = folder.path().to_owned();
-                match errno {
-                    Errno::ENOENT => WatchError::NotFound(path),
-                    Errno::ENOSPC => WatchError::UsedUp(path),
-                    errno => WatchError::Io { path, reason: errno.into() },
-                }
-            })
-        };
-        let (descriptor, told) = shared.table().watch(add)?;
-        Ok(Watch { hub: Arc::clone(&self.running), descriptor, told })
+        Watch::new(&self.running, folder)
+    }
+
+    /// As [`Self::watch`], the state only.
+    ///
+    /// # Errors
+    /// When the folder is not there or can't be watched.
+    pub fn watch_state(&self, folder: &Folder) -> Result<StateWatch, WatchError> {
+        StateWatch::new(&self.running, folder)
     }
 }
 
 #[cfg(test)]
 impl Hub {
-    /// How many folders are watched.
+    /// How many folders and files are watched.
     pub(crate) fn watched(&self) -> usize {
         self.running.shared.table().len()
-    }
-}
-
-impl Watch {
-    /// Waits for a change since the last call, or since the watch was made. May tell of one that has been seen
-    /// already; never misses one. Cancel safe.
-    ///
-    /// # Errors
-    /// When the folder was removed.
-    pub async fn changed(&mut self) -> Result<Change, Gone> {
-        tokio::select! {
-            biased;
-            changed = self.told.state.changed() => changed.map(|()| Change::State).map_err(|_| Gone),
-            changed = self.told.output.changed() => changed.map(|()| Change::Output).map_err(|_| Gone),
-        }
-    }
-
-    /// As [`Self::changed`], for [`Change::State`] only: output wakes nobody here.
-    ///
-    /// # Errors
-    /// When the folder was removed.
-    pub async fn state_changed(&mut self) -> Result<(), Gone> {
-        self.told.state.changed().await.map_err(|_| Gone)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let shared = &self.hub.shared;
-        shared.table().release(self.descriptor, |descriptor| shared.rm_watch(descriptor));
     }
 }
 
@@ -185,19 +120,25 @@ impl AsRawFd for Source {
     }
 }
 
+/// What comes after a rest is told at once; what comes right after that waits until the pause is over.
 async fn drain(shared: Arc<Shared>) {
+    let mut next_at = Instant::now();
     // An error means that the runtime ends.
     while let Ok(mut ready) = shared.inotify.readable().await {
+        if Instant::now() < next_at {
+            drop(ready);
+            sleep_until(next_at).await;
+            continue;
+        }
         for _ in 0..READS_PER_DRAIN {
             match ready.try_io(|source| Ok(source.get_ref().0.read_events()?)) {
-                Ok(Ok(events)) => shared.tell(&events),
+                Ok(Ok(events)) if shared.tell(&events) => next_at = Instant::now() + DRAIN_PAUSE,
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!(%error, "can't read inotify events"),
                 // Nothing more for now.
                 Err(_) => break,
             }
         }
-        drop(ready);
-        tokio::time::sleep(DRAIN_PAUSE).await;
     }
 }
 
@@ -206,8 +147,12 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, events: &[InotifyEvent]) {
-        self.table().tell(events.iter().map(news), |descriptor| self.rm_watch(descriptor));
+    /// Whether there was anything to tell.
+    fn tell(&self, events: &[InotifyEvent]) -> bool {
+        let mut news = events.iter().filter_map(news).peekable();
+        let is_news = news.peek().is_some();
+        self.table().tell(news, |descriptor| self.rm_watch(descriptor));
+        is_news
     }
 
     /// EINVAL: the folder was removed, and the watch with it. The kernel does not give the number out again before it
@@ -217,15 +162,19 @@ impl Shared {
     }
 }
 
-fn news(event: &InotifyEvent) -> News<WatchDescriptor> {
+/// None: bytes alone are nothing to be read yet, their record comes right behind them.
+fn news(event: &InotifyEvent) -> Option<News<WatchDescriptor>> {
+    let is_named = |name: &str| event.name.as_deref().is_some_and(|named| named == name);
     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
         tracing::debug!("inotify's queue overflowed: everybody looks");
-        News::Overflow
+        Some(News::Overflow)
     } else if is_removal(event) {
-        News::Removed(event.wd)
+        Some(News::Removed(event.wd))
+    } else if is_named(OUTPUT) {
+        None
     } else {
-        let replaced = event.name.as_deref().is_some_and(|name| name == STATE);
-        News::Changed(event.wd, if replaced { Change::State } else { Change::Output })
+        let change = if is_named(STATE) { Change::State } else { Change::Output };
+        Some(News::Changed(event.wd, change))
     }
 }
 
