@@ -47,12 +47,36 @@ pub async fn channel(
     identity: Option<&Identity>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Channel, tonic::transport::Error> {
+    let windows = Windows { stream_bytes: 4 << 20, connection_bytes: 16 << 20 };
+    channel_with(windows, address, ca, identity, versions).await
+}
+
+/// How much a client takes at a time, by HTTP/2's flow control.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// On one stream.
+    pub stream_bytes: u32,
+    /// Over all streams.
+    pub connection_bytes: u32,
+}
+
+/// As [`channel`], with windows of one's own.
+///
+/// # Errors
+/// What TLS or TCP says.
+pub async fn channel_with(
+    windows: Windows,
+    address: &str,
+    ca: &Path,
+    identity: Option<&Identity>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Channel, tonic::transport::Error> {
     let connector = TlsConnector::from(Arc::new(tls(ca, identity, versions)));
     let address = address.to_owned();
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     endpoint
-        .initial_stream_window_size(Some(4 << 20))
-        .initial_connection_window_size(Some(16 << 20))
+        .initial_stream_window_size(windows.stream_bytes)
+        .initial_connection_window_size(windows.connection_bytes)
         .connect_with_connector(tower::service_fn(move |_: Uri| {
             let (connector, address) = (connector.clone(), address.clone());
             async move {

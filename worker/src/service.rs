@@ -3,16 +3,18 @@
 //! `Service::authorize` is the one way to a permit. It asks the policy before it looks at anything of a request, so
 //! a client that may not stop jobs can't find out which there are by trying; and it writes one audit line, always.
 
+mod delivery;
 mod followers;
+mod framing;
 mod reply;
 pub mod request;
 mod requests;
 mod routes;
 mod status;
 
-use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, stream};
 use jobworker_proto::v1;
 use jobworker_proto::v1::job_worker_server::JobWorker;
@@ -94,7 +96,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl JobWorker for Service {
-    type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::StreamResponse, Status>> + Send>>;
+    type StreamStream = delivery::Placeholder;
 
     async fn start(&self, request: Request<v1::StartRequest>) -> Answer<v1::StartResponse> {
         let (peer, v1::StartRequest { id, spec }) = open(request)?;
@@ -184,7 +186,7 @@ impl JobWorker for Service {
         let seat = self.followers.enter(&peer.identity.name)?;
         let follower = self.engine.stream(permit, request::beginning(from), kind, !no_follow).await?;
         let begins_at = follower.begins_at();
-        let mut response: Response<Self::StreamStream> = Response::new(Box::pin(responses(follower, seat)));
+        let mut response = delivery::response(messages(follower, seat));
         if let Some(offset) = begins_at {
             response.metadata_mut().insert(OFFSET_METADATA, offset.into());
         }
@@ -235,14 +237,11 @@ fn limits_text(limits: &v1::Limits) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(" "))
 }
 
-/// The follower's events as responses. The seat is taken for as long as they may be read.
-fn responses(
-    follower: Follower,
-    seat: Seat,
-) -> impl Stream<Item = Result<v1::StreamResponse, Status>> + Send {
+/// The follower's events as they go out. The seat is taken for as long as they may be read.
+fn messages(follower: Follower, seat: Seat) -> impl Stream<Item = Result<Bytes, Status>> + Send {
     stream::unfold((follower, seat), async |(mut follower, seat)| {
         let event = follower.next().await?;
-        let response = event.map(|event| reply::event(event, seat.client())).map_err(Status::from);
-        Some((response, (follower, seat)))
+        let message = event.map(|event| framing::frame(event, seat.client())).map_err(Status::from);
+        Some((message, (follower, seat)))
     })
 }

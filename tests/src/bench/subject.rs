@@ -1,5 +1,6 @@
 //! The product under measurement: a worker of one's own, and a client like jobctl beside it.
 
+use std::hint::black_box;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -147,6 +148,8 @@ pub(super) async fn connect(worker: &Worker) -> anyhow::Result<Client> {
 
 /// The channel below.
 pub(super) async fn channel(worker: &Worker) -> anyhow::Result<Channel> {
+    // And like jobctl it keeps large blocks that are freed, see its follow.rs.
+    drop(black_box(Vec::<u8>::with_capacity(WINDOW_BYTES as usize)));
     let identity = worker.pki.identity("alice");
     let tls = client::tls(&worker.pki.ca(), Some(&identity), &[&rustls::version::TLS13]);
     let (connector, address) = (TlsConnector::from(Arc::new(tls)), worker.address.clone());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jobworker_tests::api::JobSpec;
 use jobworker_tests::api::stream_response::Event;
 use jobworker_tests::binaries::binary;
-use jobworker_tests::client::{everything, shell, start, wait};
+use jobworker_tests::client::{Windows, channel_with, everything, shell, start, wait};
 use jobworker_tests::wait::PATIENCE;
 use jobworker_tests::{Client, Worker};
 use sha2::{Digest, Sha256};
@@ -137,6 +137,30 @@ async fn a_reader_that_stops_for_ten_seconds_delays_nobody_and_loses_nothing() {
     sleep(STOPS.saturating_sub(started.elapsed())).await;
     go_on.send(()).expect("it has not read on");
     expect_whole(&slow.await.expect("no panic"), BYTES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_windows_cut_every_message_and_no_byte_is_lost() {
+    const BYTES: u64 = 3_000_000;
+    // A stream's window is far below a message, and not even a frame's size; then three share a connection's.
+    const WINDOWS: Windows = Windows { stream_bytes: 1009, connection_bytes: 65_535 };
+    let worker = Worker::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gate = folder.path().join("gate");
+    let mut admin = worker.admin().await;
+    let job = start(&mut admin, writer(&gate, BYTES)).await.expect("a job").id;
+    let identity = worker.pki.identity("bob");
+    let (address, ca) = (&worker.address, worker.pki.ca());
+    let narrow = channel_with(WINDOWS, address, &ca, Some(&identity), rustls::ALL_VERSIONS).await;
+    let narrow = Client::new(narrow.expect("a connection"));
+    let read = || tokio::spawn(receive(narrow.clone(), job.clone(), Arc::default(), None));
+    let following = [read(), read()];
+    fs::write(&gate, "").expect("a writable folder");
+    timeout(PATIENCE, wait(&mut admin, &job)).await.expect("nobody holds it up").expect("it ends");
+    for reader in following.into_iter().chain([read()]) {
+        let received = timeout(PATIENCE, reader).await.expect("it goes on").expect("no panic");
+        expect_whole(&received, BYTES);
+    }
 }
 
 #[test]

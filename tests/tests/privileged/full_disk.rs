@@ -87,16 +87,17 @@ async fn a_full_disk_costs_output_and_neither_job_nor_verdict() {
     assert_eq!(seen.merged.len() as u64 + ended.output_lost_bytes, 5_000_005);
     assert_eq!((seen.gap_bytes, ended.output_bytes), (ended.output_lost_bytes, 5_000_005));
 
-    // The spare shim may have had its space before.
-    if let Ok(job) = start(&mut client, shell("exit 5")).await {
-        assert_ended(
-            &jobworker_tests::client::wait(&mut client, &job.id).await.expect("its end"),
-            Cause::Exited,
-            Ended::ExitCode(5),
-        );
+    // The spare shim had its space before, and what the kernel gives back late may do for another.
+    let mut folders = census::job_folders(&worker.jobs_dir());
+    let mut started = start(&mut client, shell("exit 5")).await;
+    for _ in 0..10 {
+        let Ok(job) = &started else { break };
+        let job = jobworker_tests::client::wait(&mut client, &job.id).await.expect("its end");
+        assert_ended(&job, Cause::Exited, Ended::ExitCode(5));
+        folders = census::job_folders(&worker.jobs_dir());
+        started = start(&mut client, shell("exit 5")).await;
     }
-    let folders = census::job_folders(&worker.jobs_dir());
-    let refused = start(&mut client, shell("exit 5")).await.expect_err("there is no space for it");
+    let refused = started.expect_err("there is no space for it");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert!(refused.message().contains("No space left"), "{refused}");
     assert_eq!(census::job_folders(&worker.jobs_dir()), folders, "something is left of the refused job");

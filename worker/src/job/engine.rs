@@ -306,7 +306,7 @@ impl Engine {
         // Then another look, for what came before the watch.
         let (folder, hub, look) = (self.folder(job), self.parts.hub.clone(), Arc::clone(&look));
         let watched = blocking(move || {
-            let watch = hub.watch(&folder)?;
+            let watch = hub.watch_state(&folder)?;
             Ok::<_, EngineError>((watch, look(&folder)?))
         });
         let (mut watch, mut found) = watched.await?;
@@ -315,7 +315,7 @@ impl Engine {
                 return Ok(found);
             }
             tokio::select! {
-                changed = watch.state_changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
+                changed = watch.changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
                 () = self.parts.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
             }
             found = again().await?;

@@ -5,11 +5,11 @@
 
 mod step;
 
-use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use self::step::{Seen, Step};
 use super::OutputError;
+use super::buffer::Buffer;
 use super::hub::{Change, Hub, Watch};
 use super::index::Kind;
 use super::reader::{Piece, Reader};
@@ -33,7 +33,7 @@ pub enum Event {
         /// When the last byte arrived, in microseconds since the Unix epoch. The others came within 10 ms before.
         time_unix_usec: u64,
         /// The bytes.
-        data: Bytes,
+        data: Buffer,
     },
     /// Bytes that are not to be had, of whichever stream.
     Gap(Gap),

@@ -6,10 +6,10 @@
 
 mod pace;
 mod table;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,8 +20,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 
+pub use self::watch::{Gone, StateWatch, Watch, WatchError};
+
 use self::pace::Pace;
-use self::table::{News, Receivers, Table};
+use self::table::{News, Table};
 use crate::job::folder::{CONTROL, Folder, INDEX, LOCK, OUTPUT, SPEC, STATE};
 
 /// Reads per drain, of up to 4 KiB each: more than the kernel's default queue (`fs.inotify.max_queued_events`) holds
@@ -37,13 +39,6 @@ pub struct Hub {
     running: Arc<Running>,
 }
 
-/// A folder under watch, as long as this lives.
-pub struct Watch {
-    hub: Arc<Running>,
-    descriptor: WatchDescriptor,
-    told: Receivers,
-}
-
 /// What has changed in a job's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -51,32 +46,6 @@ pub enum Change {
     State,
     /// Anything else, most likely `output` and `index`.
     Output,
-}
-
-/// The folder was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the job's folder was removed")]
-pub struct Gone;
-
-/// A folder that can't be watched.
-#[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// It is not there.
-    #[error("can't watch {0}: no such folder")]
-    NotFound(PathBuf),
-    /// The kernel gives this user no more watches.
-    #[error(
-        "can't watch {0}: this user's inotify watches are used up; raise the sysctl fs.inotify.max_user_watches"
-    )]
-    UsedUp(PathBuf),
-    /// The operating system said no.
-    #[error("can't watch {path}: {reason}")]
-    Io {
-        /// Which folder.
-        path: PathBuf,
-        /// What it said.
-        reason: io::Error,
-    },
 }
 
 struct Running {
@@ -113,64 +82,28 @@ impl Hub {
         Ok(Self { running: Arc::new(Running { shared, drain }) })
     }
 
-    /// Watches a job's folder. Whatever changes from now on is told. Looks the path up, so it may block on a disk.
+    /// Watches a job's state and output. Whatever changes from now on is told. Looks paths up, so it may block on a disk.
     ///
     /// # Errors
     /// When the folder is not there or can't be watched.
     pub fn watch(&self, folder: &Folder) -> Result<Watch, WatchError> {
-        let shared = &self.running.shared;
-        let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-        let flags = changes | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
-        let add = || {
-            shared.inotify.get_ref().0.add_watch(folder.path(), flags).map_err(|errno| {
-                let path = folder.path().to_owned();
-                match errno {
-                    Errno::ENOENT => WatchError::NotFound(path),
-                    Errno::ENOSPC => WatchError::UsedUp(path),
-                    errno => WatchError::Io { path, reason: errno.into() },
-                }
-            })
-        };
-        let (descriptor, told) = shared.table().watch(add)?;
-        Ok(Watch { hub: Arc::clone(&self.running), descriptor, told })
+        Watch::new(&self.running, folder)
+    }
+
+    /// As [`Self::watch`], the state only.
+    ///
+    /// # Errors
+    /// When the folder is not there or can't be watched.
+    pub fn watch_state(&self, folder: &Folder) -> Result<StateWatch, WatchError> {
+        StateWatch::new(&self.running, folder)
     }
 }
 
 #[cfg(test)]
 impl Hub {
-    /// How many folders are watched.
+    /// How many folders and files are watched.
     pub(crate) fn watched(&self) -> usize {
         self.running.shared.table().len()
-    }
-}
-
-impl Watch {
-    /// Waits for a change since the last call, or since the watch was made. May tell of one that has been seen
-    /// already; never misses one. Cancel safe.
-    ///
-    /// # Errors
-    /// When the folder was removed.
-    pub async fn changed(&mut self) -> Result<Change, Gone> {
-        tokio::select! {
-            biased;
-            changed = self.told.state.changed() => changed.map(|()| Change::State).map_err(|_| Gone),
-            changed = self.told.output.changed() => changed.map(|()| Change::Output).map_err(|_| Gone),
-        }
-    }
-
-    /// As [`Self::changed`], for [`Change::State`] only: output wakes nobody here.
-    ///
-    /// # Errors
-    /// When the folder was removed.
-    pub async fn state_changed(&mut self) -> Result<(), Gone> {
-        self.told.state.changed().await.map_err(|_| Gone)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let shared = &self.hub.shared;
-        shared.table().release(self.descriptor, |descriptor| shared.rm_watch(descriptor));
     }
 }
 
@@ -220,7 +153,8 @@ impl Shared {
     }
 }
 
-/// None: bytes alone are nothing to be read yet, their record comes right behind them.
+/// None: bytes alone are nothing to be read yet, their record comes right behind them; and a file on its way to its name
+/// is nothing, either. What has no name is the index, watched itself.
 fn news(event: &InotifyEvent) -> Option<News<WatchDescriptor>> {
     let is_named = |name: &str| event.name.as_deref().is_some_and(|named| named == name);
     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
@@ -228,10 +162,10 @@ fn news(event: &InotifyEvent) -> Option<News<WatchDescriptor>> {
         Some(News::Overflow)
     } else if is_removal(event) {
         Some(News::Removed(event.wd))
+    } else if event.name.is_none() || is_named(INDEX) {
+        Some(News::Changed(event.wd, Change::Output))
     } else if is_named(STATE) {
         Some(News::Changed(event.wd, Change::State))
-    } else if is_named(INDEX) {
-        Some(News::Changed(event.wd, Change::Output))
     } else {
         None
     }

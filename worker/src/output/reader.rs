@@ -1,9 +1,9 @@
 //! A cursor over a job's output as far as it is there: by the index, in pieces.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::buffer::{Buffer, Shelf};
 use super::index::{Kept, Kind, Record};
 use super::records::{Batch, Files, OutputError};
 use super::seek::{From, Lower, Place, seek};
@@ -35,13 +35,15 @@ pub(super) struct Reader {
     run: Option<Record>,
     /// Found to be given back, not yet delivered.
     given_back: Option<Gap>,
+    /// While there is something to read.
+    shelf: Option<Arc<Shelf>>,
 }
 
 /// A piece of output.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     /// A run of bytes of one stream. The record tells of just these bytes.
-    Bytes(Record, Bytes),
+    Bytes(Record, Buffer),
     /// Bytes that are not to be had.
     Gap(Gap),
 }
@@ -91,6 +93,7 @@ impl Reader {
             records: VecDeque::new(),
             run: None,
             given_back: None,
+            shelf: None,
         };
         reader.pass_over_given_back(reader.files.kept()?);
         Ok(Some(reader))
@@ -109,13 +112,15 @@ impl Reader {
                 if self.given_back.is_some() {
                     continue;
                 }
+                self.shelf = None;
                 return Ok(None);
             };
             if run.kind == Kind::Gap {
                 self.run = None;
                 return Ok(Some(Piece::Gap(run.as_gap())));
             }
-            let bytes = self.files.bytes(run.offset, run.length as usize).await?.freeze();
+            let shelf = self.shelf.get_or_insert_with(|| Shelf::new(PIECE_BYTES as usize));
+            let bytes = self.files.bytes(run.offset, shelf.take(run.length as usize)).await?;
             // Looked at afterwards: what was given back before the read, or during it, is not what the job wrote.
             if self.pass_over_given_back(self.files.kept()?) {
                 continue;

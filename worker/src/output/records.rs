@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use bytes::BytesMut;
-
+use super::buffer::Buffer;
 use super::index::{InvalidRecord, KEPT_AT, Kept, RECORD_BYTES, Record, Version};
 use super::positioned;
 use crate::job::folder::{Folder, FolderError, INDEX, OUTPUT};
@@ -124,7 +123,7 @@ impl Files {
     /// When they can't be read, or make no sense.
     pub(super) async fn records(&self, first: u64, count: usize) -> Result<Batch, OutputError> {
         let at = self.version.record_at(first);
-        let bytes = positioned::read_at(&self.index, at, count * RECORD_BYTES).await;
+        let bytes = positioned::read_at(&self.index, at, Buffer::new(count * RECORD_BYTES)).await;
         self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
     }
 
@@ -138,21 +137,21 @@ impl Files {
         self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
     }
 
-    /// `length` bytes of output; fewer only where it ends before. Those before [`Self::kept`], looked at afterwards,
-    /// are zeros instead.
+    /// Fills `buffer` with output; it becomes shorter only where that ends before. Bytes before [`Self::kept`], looked
+    /// at afterwards, are zeros instead.
     ///
     /// # Errors
     /// When they can't be read.
-    pub(super) async fn bytes(&self, offset: u64, length: usize) -> Result<BytesMut, OutputError> {
-        let bytes = positioned::read_at(&self.output, offset, length).await;
+    pub(super) async fn bytes(&self, offset: u64, buffer: Buffer) -> Result<Buffer, OutputError> {
+        let bytes = positioned::read_at(&self.output, offset, buffer).await;
         bytes.map_err(|reason| self.failed("read", OUTPUT, reason))
     }
 
-    /// As [`Self::bytes`], on a thread that may block.
+    /// As [`Self::bytes`] with a buffer of `length` bytes, on a thread that may block.
     ///
     /// # Errors
     /// When they can't be read.
-    pub(super) fn bytes_blocking(&self, offset: u64, length: usize) -> Result<BytesMut, OutputError> {
+    pub(super) fn bytes_blocking(&self, offset: u64, length: usize) -> Result<Buffer, OutputError> {
         let bytes = positioned::read_at_blocking(&self.output, offset, length);
         bytes.map_err(|reason| self.failed("read", OUTPUT, reason))
     }

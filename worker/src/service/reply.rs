@@ -6,7 +6,7 @@ use jobworker_proto::v1;
 use jobworker_proto::v1::outcome::Ended as WireEnded;
 use jobworker_proto::v1::stream_response::Event as WireEvent;
 
-use crate::job::engine::{Event, Gap, GapReason, JobView, ProcessStatus, Removed};
+use crate::job::engine::{Gap, GapReason, JobView, ProcessStatus, Removed};
 use crate::job::state::{Finished, StopReason};
 use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State};
 use crate::output::index::Kind;
@@ -87,24 +87,24 @@ pub(super) fn listed(view: JobView, viewer: &str) -> v1::Job {
     job
 }
 
-/// A piece of output, or the end.
-pub(super) fn event(event: Event, viewer: &str) -> v1::StreamResponse {
-    let event = match event {
-        Event::Chunk { offset, kind, time_unix_usec, data } => {
-            WireEvent::Chunk(v1::Chunk { offset, stream: stream(kind).into(), time_unix_usec, data })
-        }
-        Event::Gap(gap) => WireEvent::Gap(self::gap(gap)),
-        Event::End(view) => WireEvent::End(job(*view, viewer)),
-    };
-    v1::StreamResponse { event: Some(event) }
+/// A run of output, without its bytes.
+pub(super) fn chunk(offset: u64, kind: Kind, time_unix_usec: u64) -> v1::Chunk {
+    v1::Chunk { offset, stream: stream(kind).into(), time_unix_usec, ..v1::Chunk::default() }
 }
 
-fn gap(gap: Gap) -> v1::Gap {
+/// Output that is not to be had.
+pub(super) fn gap(gap: Gap) -> v1::StreamResponse {
     let reason = match gap.reason {
         GapReason::NotStored => v1::GapReason::NotStored,
         GapReason::NoLongerKept => v1::GapReason::NoLongerKept,
     };
-    v1::Gap { offset: gap.offset, length: gap.length, reason: reason.into() }
+    let gap = v1::Gap { offset: gap.offset, length: gap.length, reason: reason.into() };
+    v1::StreamResponse { event: Some(WireEvent::Gap(gap)) }
+}
+
+/// The end of a stream: the job, as [`job`].
+pub(super) fn end(view: JobView, viewer: &str) -> v1::StreamResponse {
+    v1::StreamResponse { event: Some(WireEvent::End(job(view, viewer))) }
 }
 
 fn job_spec(request: JobRequest) -> v1::JobSpec {

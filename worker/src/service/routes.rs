@@ -16,6 +16,7 @@ use tonic_types::StatusExt;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
+use super::delivery;
 use super::requests::Requests;
 use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
@@ -54,7 +55,8 @@ impl Routes {
         S::Future: Send + 'static,
     {
         let mut services = Arc::unwrap_or_clone(self.services);
-        services.insert(S::NAME, BoxCloneSyncService::new(service.map_response(name_the_cap)));
+        let service = service.map_response(name_the_cap).map_response(delivery::unpack);
+        services.insert(S::NAME, BoxCloneSyncService::new(service));
         Self { services: Arc::new(services), ..self }
     }
 

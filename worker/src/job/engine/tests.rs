@@ -428,7 +428,7 @@ async fn a_stream_goes_through_the_permit_to_the_end() {
     let stream = permit(action::Stream { job });
     let mut follower = bench.engine.stream(stream, From::Start, Some(Kind::Stderr), true).await.unwrap();
     let first = soon(follower.next()).await.unwrap().unwrap();
-    assert!(matches!(first, Event::Chunk { offset: 3, kind: Kind::Stderr, data, .. } if data == "err"[..]));
+    assert!(matches!(first, Event::Chunk { offset: 3, kind: Kind::Stderr, data, .. } if *data == *b"err"));
     assert!(matches!(soon(follower.next()).await, Some(Ok(Event::End(view))) if view.output.bytes == 6));
     assert!(soon(follower.next()).await.is_none());
 }

@@ -53,7 +53,7 @@ async fn next(follower: &mut Follower) -> Option<Result<Event, EngineError>> {
 async fn chunk(follower: &mut Follower) -> (u64, Kind, u64, Vec<u8>) {
     match next(follower).await {
         Some(Ok(Event::Chunk { offset, kind, time_unix_usec, data })) => {
-            (offset, kind, time_unix_usec, data.into())
+            (offset, kind, time_unix_usec, data.to_vec())
         }
         other => panic!("{other:?} is no chunk"),
     }
@@ -68,7 +68,7 @@ async fn drain(follower: &mut Follower) -> (Vec<(u64, Kind, Option<u8>)>, bool) 
         match event.unwrap() {
             Event::Chunk { offset, kind, data, .. } => {
                 assert!(!data.is_empty() && data.len() <= 256 << 10, "a chunk of {} bytes", data.len());
-                bytes.extend((offset..).zip(&data).map(|(offset, byte)| (offset, kind, Some(*byte))));
+                bytes.extend((offset..).zip(&*data).map(|(offset, byte)| (offset, kind, Some(*byte))));
             }
             Event::Gap(Gap { offset, length, .. }) => {
                 bytes.extend((offset..offset + length).map(|offset| (offset, Kind::Gap, None)));
@@ -221,7 +221,7 @@ async fn several_followers_get_all_of_it_while_it_is_written() {
             let mut collected: Vec<u8> = Vec::new();
             loop {
                 match next(&mut follower).await {
-                    Some(Ok(Event::Chunk { data, .. })) => collected.extend(&data),
+                    Some(Ok(Event::Chunk { data, .. })) => collected.extend(&*data),
                     Some(Ok(Event::End(_))) => return collected,
                     other => panic!("{other:?}"),
                 }
