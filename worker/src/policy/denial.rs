@@ -29,7 +29,7 @@ pub enum Denial {
         rule: Rule,
     },
     /// The role has a right to this on its own jobs only.
-    #[error("role {role:?} may {verb} jobs of its own only, and this is another's")]
+    #[error("role {role:?} has the right to {verb} on jobs of its own only, and this is another's")]
     NotOwn {
         /// The client's role.
         role: String,

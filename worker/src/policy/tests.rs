@@ -109,7 +109,10 @@ fn denials_say_what_is_wrong() {
     let owner = policy("[roles.user]\nstop = \"own\"");
     let foreign = whose(&named("bob", "user"));
     let denial = owner.still_allows(&client(Ok("user")), Verb::Stop, Some(&foreign)).unwrap_err();
-    assert_eq!(denial.to_string(), "role \"user\" may stop jobs of its own only, and this is another's");
+    assert_eq!(
+        denial.to_string(),
+        "role \"user\" has the right to stop on jobs of its own only, and this is another's"
+    );
     assert_eq!(denial.rule().as_str(), "p.toml:2: roles.user.stop = \"own\"");
 }
 
