@@ -102,7 +102,7 @@ async fn os_user_jobs_run_as_the_user_in_the_certificate() {
     let pki = Arc::new(Pki::new());
     // In the VM, alice and bob are OS users as well.
     let (alice, bob) = (pki.identity("alice"), pki.identity("bob"));
-    let (other_alice, nobody) = (pki.client("zoe", "user", &[]), pki.client("no-such-user", "user", &[]));
+    let (kept_out, unknown) = (pki.client("nobody", "user", &[]), pki.client("no-such-user", "user", &[]));
     let file = PolicyFile::new(shipped::OS_USER);
     let setup = Setup::with_pki(
         &pki,
@@ -125,8 +125,8 @@ async fn os_user_jobs_run_as_the_user_in_the_certificate() {
     table.row("bob", &bob, "none", Subject::Nothing).await;
     table.row("admin", &alice, "own", Subject::Of(&alice)).await;
     table.row("admin", &alice, "foreign", Subject::Of(&bob)).await;
-    table.row("zoe", &other_alice, "foreign", Subject::Of(&alice)).await;
-    table.row("nobody", &nobody, "foreign", Subject::Of(&alice)).await;
+    // An OS user that the spawner does not allow.
+    table.row("nobody", &kept_out, "foreign", Subject::Of(&alice)).await;
     table.expect(
         "client  job         start  list    status  stream  wait  signal  stop  remove
          bob     own         yes    yes     yes     yes     yes   yes     yes   yes
@@ -135,9 +135,10 @@ async fn os_user_jobs_run_as_the_user_in_the_certificate() {
          bob     none        yes    yes     gone    gone    gone  gone    gone  gone
          admin   own         yes    yes     yes     yes     yes   yes     yes   yes
          admin   foreign     yes    yes     yes     no      yes   yes     yes   yes
-         zoe     foreign     no     hidden  no      no      no    no      no    no
          nobody  foreign     no     hidden  no      no      no    no      no    no",
     );
+    let refused = start(&mut setup.worker.client(&unknown).await, spec(&["true"])).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", &["spec.user", "\"no-such-user\""]);
 }
 
 async fn start_as(client: &mut Client, user: &str) -> Result<jobworker_tests::api::Job, tonic::Status> {
