@@ -1,9 +1,10 @@
 //! Each shipped policy's truth table, over real mutual TLS. `ceilings` and `os-user` need controllers and other OS
 //! users for theirs: they are among the `privileged` tests.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
-use jobworker_tests::api::{ListRequest, StatusRequest};
+use jobworker_tests::api::{EnvVar, JobSpec, ListRequest, StatusRequest};
 use jobworker_tests::client::{spec, start};
 use jobworker_tests::pki::{Identity, role_extension, role_value};
 use jobworker_tests::policy::{PolicyFile, Subject, TruthTable, shipped};
@@ -218,10 +219,34 @@ fn a_policy_can_be_checked_and_explained_without_a_worker() {
         built_in.starts_with("denied by built-in default.toml:15: [roles.user] does not name start"),
         "{built_in}"
     );
+    fs::set_permissions(file.path(), Permissions::from_mode(0o664)).expect("our own file");
+    policy(&["check", &path]).with_code(0).saying(&[
+        "warning: ",
+        "its group or everyone may write",
+        "(mode 664)",
+    ]);
     file.write("[roles.user]\nstop = \"mine\"\n");
     let words = ["policy.toml:2: `stop = \"mine\"`", "unknown variant `mine`", "`own`"];
     policy(&["check", &path]).with_code(1).saying(&words);
     policy(&["explain", &path, "--role", "user", "--action", "stop"]).with_code(1).saying(&words);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_environment_is_only_its_owners_to_see_whatever_makes_an_owner() {
+    let text = shipped::OWNER.replace("ownership = \"name\"", "ownership = \"serial\"");
+    let worker = worker(&PolicyFile::new(&text));
+    let next = renewed(&worker.pki, "bob");
+    let mut bob = worker.client(&worker.pki.identity("bob-before")).await;
+    let env = vec![EnvVar { key: "TOKEN".to_owned(), value: b"hunter2".to_vec() }];
+    let job = start(&mut bob, JobSpec { env, ..spec(&["true"]) }).await.expect("a user may").id;
+    let mut namesake = worker.client(&next).await;
+    for (client, expected) in [(&mut bob, 1), (&mut namesake, 0)] {
+        let seen =
+            client.status(StatusRequest { job: job.clone() }).await.expect("anyone may look").into_inner();
+        assert_eq!(seen.job.and_then(|job| job.spec).expect("a spec").env.len(), expected);
+        let seen = client.list(ListRequest::default()).await.expect("anyone may list").into_inner();
+        assert_eq!(seen.jobs[0].spec.as_ref().expect("a spec").env.len(), expected);
+    }
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use jobworker_tests::api::{ListRequest, StatusRequest, WaitRequest};
 use jobworker_tests::client::{everything, shell, spec, start};
 use jobworker_tests::policy::{PolicyFile, shipped};
-use jobworker_tests::wait::{until, until_equal};
+use jobworker_tests::wait::{PATIENCE, until, until_equal};
 use jobworker_tests::{Client, Worker};
 use nix::sys::signal::Signal;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::policy::worker;
@@ -135,8 +136,9 @@ async fn calls_that_last_end_when_the_right_to_them_does() {
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
         assert!(status.message().contains("on jobs of its own only"), "{status}");
     };
-    ended(bobs.message().await.map(drop));
-    ended(waiting.await.expect("no panic").map(drop));
+    let message = timeout(PATIENCE, bobs.message()).await.expect("the stream ends");
+    ended(message.map(drop));
+    ended(timeout(PATIENCE, waiting).await.expect("the call ends").expect("no panic").map(drop));
     let denied =
         || worker.audit().into_iter().filter(|line| line["decision"] == "denied").collect::<Vec<_>>();
     until("an audit line for each", || (denied().len() == 2).then_some(()));

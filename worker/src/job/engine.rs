@@ -12,7 +12,7 @@ mod running;
 use std::sync::Arc;
 
 use jobworker_limits::OutputLimit;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 use tokio_util::sync::CancellationToken;
 
@@ -102,8 +102,17 @@ impl Engine {
     /// # Errors
     /// When it can't be one, or fits no job or several.
     pub async fn resolve(&self, text: &str, among: Among) -> Result<JobId, EngineError> {
+        // To find out which jobs are one's own is as much work as a list of them.
+        let turn = match among == Among::All || lookup::is_whole(text) {
+            true => None,
+            false => Some(self.turn().await?),
+        };
         let (jobs, text) = (self.parts.jobs.clone(), text.to_owned());
-        blocking(move || lookup::resolve(&jobs, &text, &among)).await
+        blocking(move || {
+            let _turn = turn;
+            lookup::resolve(&jobs, &text, &among)
+        })
+        .await
     }
 
     /// Whose a job is, for the policy to decide by.
@@ -199,8 +208,7 @@ impl Engine {
         page: Page,
         show: impl Fn(JobView) -> T + Send + 'static,
     ) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
-        let turn = Arc::clone(&self.parts.lists).acquire_owned();
-        let turn = turn.await.map_err(|_closed| EngineError::ShuttingDown)?;
+        let turn = self.turn().await?;
         let jobs = self.parts.jobs.clone();
         blocking(move || {
             // Kept by the work, which goes on though nobody may wait for it any more.
@@ -272,6 +280,12 @@ impl Engine {
         let Parts { hub, shutdown, .. } = &*self.parts;
         let selection = Selection { from, only, follow };
         Follower::open(job, self.folder(job), hub.clone(), selection, shutdown.clone()).await
+    }
+
+    /// To read all jobs' folders.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, EngineError> {
+        let turn = Arc::clone(&self.parts.lists).acquire_owned();
+        turn.await.map_err(|_closed| EngineError::ShuttingDown)
     }
 
     fn folder(&self, job: JobId) -> Folder {

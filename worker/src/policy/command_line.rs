@@ -28,7 +28,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { file } => {
             let policy = Policy::read(&file)?;
-            for warning in policy.warnings() {
+            for warning in policy.warnings_of_file(&file) {
                 eprintln!("warning: {warning}");
             }
             print!("{}", policy.summary());

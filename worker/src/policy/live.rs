@@ -68,10 +68,18 @@ pub fn load(path: Option<&Path>) -> anyhow::Result<InForce> {
     let folders = Folders::watch(path)?;
     let text = text_of(path)?;
     let policy = Policy::parse(&path.display().to_string(), &text)?;
+    tracing::info!(policy = %path.display(), "policy read");
+    warn_of(&policy, path);
     let (sender, receiver) = watch::channel(Arc::new(policy));
     let keeper = Keeper { path: path.to_owned(), sender, text, complaint: None };
     tokio::spawn(keep(keeper, folders, hangups));
     Ok(InForce(receiver))
+}
+
+fn warn_of(policy: &Policy, path: &Path) {
+    for warning in policy.warnings_of_file(path) {
+        tracing::warn!("policy: {warning}");
+    }
 }
 
 struct Keeper {
@@ -105,6 +113,7 @@ impl Keeper {
             Ok(text) => match Policy::parse(&self.path.display().to_string(), &text) {
                 Ok(policy) => {
                     tracing::info!(policy = %self.path.display(), "policy read again; it is in force now");
+                    warn_of(&policy, &self.path);
                     (self.text, self.complaint) = (text, None);
                     self.sender.send_replace(Arc::new(policy));
                 }

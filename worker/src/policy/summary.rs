@@ -1,6 +1,9 @@
 //! What a policy comes to, for the one who wrote it: its roles and rights, and what probably was not meant.
 
 use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::Policy;
 use super::action::Verb;
@@ -35,6 +38,17 @@ impl Policy {
             }
         }
         text
+    }
+
+    /// As [`Self::warnings`], and whether its file is somebody else's to change.
+    pub(super) fn warnings_of_file(&self, path: &Path) -> Vec<String> {
+        let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+        let mut warnings = self.warnings();
+        if mode & 0o022 != 0 {
+            let words = "its group or everyone may write to it, and so decide who may do what";
+            warnings.push(format!("{}: {words} (mode {:03o})", path.display(), mode & 0o777));
+        }
+        warnings
     }
 
     /// What is allowed in a policy, and makes little sense.

@@ -100,7 +100,7 @@ pub enum EngineError {
         reason: ControlError,
     },
     /// The owner has as many jobs that have not ended as the policy lets it have.
-    #[error("spec: {owner} has {max} jobs that have not ended, and may have no more at a time")]
+    #[error("{owner} has {max} jobs that have not ended, and may have no more at a time")]
     TooManyRunning {
         /// Whose jobs.
         owner: String,

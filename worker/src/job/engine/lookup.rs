@@ -8,6 +8,11 @@ use crate::policy::{Among, Claim};
 /// A whole id's length, in characters.
 const ID_LENGTH: usize = 36;
 
+/// Whether a text is as long as an id, not the beginning of one.
+pub(super) fn is_whole(text: &str) -> bool {
+    text.len() == ID_LENGTH
+}
+
 /// The job that `text` means: an id, or the beginning of just one among those that it is looked for among.
 pub(super) fn resolve(jobs: &JobsDir, text: &str, among: &Among) -> Result<JobId, EngineError> {
     let invalid = || EngineError::InvalidJob { text: text.chars().take(64).collect() };
@@ -16,7 +21,7 @@ pub(super) fn resolve(jobs: &JobsDir, text: &str, among: &Among) -> Result<JobId
     if !begins_well || text.len() > ID_LENGTH {
         return Err(invalid());
     }
-    if text.len() == ID_LENGTH {
+    if is_whole(text) {
         let id: JobId = text.parse().map_err(|_| invalid())?;
         let path = jobs.folder(id).path().to_owned();
         return match path.try_exists() {

@@ -68,6 +68,22 @@ fn numbers_may_stand_without_quotes_and_ceilings_without_tables() {
     assert_eq!(limits.memory.unwrap().to_string(), "1MiB");
 }
 
+proptest! {
+    /// A line of a right policy in place of another: an error in words, or a policy.
+    #[test]
+    fn no_text_panics(text in ".*", at in 0..30usize, from in 0..30usize, of in 0..SHIPPED.len()) {
+        let _ = Policy::parse("p.toml", &text);
+        let mut lines: Vec<_> = SHIPPED[of].1.lines().collect();
+        let (at, from) = (at % lines.len(), from % lines.len());
+        lines[at] = lines[from];
+        for mixed in [lines.join("\n"), SHIPPED[of].1.replacen('\n', &text, 1)] {
+            if let Err(error) = Policy::parse("p.toml", &mixed) {
+                prop_assert!(error.to_string().contains("p.toml:"), "{}", error);
+            }
+        }
+    }
+}
+
 const SHIPPED: [(&str, &str); 6] = [
     ("default", include_str!("../../../policies/default.toml")),
     ("owner", include_str!("../../../policies/owner.toml")),
