@@ -1,10 +1,13 @@
 //! What a policy lets jobs be: ceilings, how many run at a time, which commands.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use jobworker_tests::api::{
-    EnvVar, Job, JobSpec, Limits, RemoveRequest, StartRequest, StatusRequest, StopRequest,
+    EnvVar, Job, JobSpec, Limits, ListRequest, RemoveRequest, StartRequest, StatusRequest, StopRequest,
 };
 use jobworker_tests::client::{everything, limited, output, run, spec, start, wait};
+use jobworker_tests::pki::{role_extension, role_value};
 use jobworker_tests::policy::{PolicyFile, shipped};
 use jobworker_tests::wait::until_equal;
 use jobworker_tests::{Client, Worker, census};
@@ -170,9 +173,13 @@ async fn two_jobs_at_a_time_are_never_three() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_is_used_again_counts_again() {
-    let file = under("running = 2");
+    let file = under("running = 2\n[roles.free]\nall = \"own\"");
     let worker = worker(&file);
-    let mut bob = worker.user().await;
+    let free = worker.pki.odd_client("free", |params| {
+        params.distinguished_name.push(rcgen::DnType::CommonName, "bob");
+        params.custom_extensions.push(role_extension(&role_value("free")));
+    });
+    let (mut bob, mut free) = (worker.user().await, worker.client(&free).await);
     let id = "3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f".to_owned();
     let with_id = |spec| StartRequest { id: id.clone(), spec: Some(spec) };
     bob.start(with_id(spec(&["true"]))).await.expect("a job");
@@ -180,28 +187,42 @@ async fn an_id_that_is_used_again_counts_again() {
     // Counted once as one that has ended.
     start(&mut bob, sleeping()).await.expect("the first");
     bob.remove(RemoveRequest { job: id.clone() }).await.expect("it has ended");
-    bob.start(with_id(sleeping())).await.expect("the second");
+    free.start(with_id(sleeping())).await.expect("the second, of the same owner in a role that counts none");
     expect_full(&mut bob).await;
 }
 
+async fn stop_all(client: &mut Client) {
+    let list = client.list(ListRequest::default()).await.expect("a list").into_inner();
+    for job in list.jobs.into_iter().filter(|job| job.outcome.is_none()) {
+        stop(client, &job.id).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_gives_up_a_start_does_not_free_its_place() {
-    let file = under("running = 2");
+async fn who_gives_up_a_start_neither_frees_its_place_nor_loses_it() {
+    const PLACES: usize = 10;
+    let file = under(&format!("running = {PLACES}"));
     let worker = worker(&file);
     let mut bob = worker.user().await;
-    start(&mut bob, sleeping()).await.expect("the first");
-    for _ in 0..40 {
+    for round in 0..40 {
         let mut bob = bob.clone();
         let call = tokio::spawn(async move { start(&mut bob, sleeping()).await });
         // How far it has got by now is left to chance.
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_micros(250 * (round % 16))).await;
         call.abort();
     }
-    // One of those has the second place, or this one.
-    let _ = start(&mut bob, sleeping()).await;
-    until_equal("two jobs", &2, || census::folders(&worker.jobs_dir()).len());
-    expect_full(&mut bob).await;
-    assert_eq!(census::folders(&worker.jobs_dir()).len(), 2);
+    let fill = async |bob: &mut Client| {
+        let starts = (0..2 * PLACES).map(|_| {
+            let mut bob = bob.clone();
+            async move { start(&mut bob, sleeping()).await.is_ok() }
+        });
+        join_all(starts).await.into_iter().filter(|started| *started).count()
+    };
+    fill(&mut bob).await;
+    until_equal("all places are taken", &PLACES, || census::folders(&worker.jobs_dir()).len());
+    assert_eq!(fill(&mut bob).await, 0);
+    stop_all(&mut bob).await;
+    assert_eq!(fill(&mut bob).await, PLACES, "and all are free again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -43,7 +43,6 @@ impl Running {
         let mut counted = Arc::clone(&self.0).lock_owned().await;
         let (jobs, claim, max) = (jobs.clone(), claim.clone(), max.jobs.get());
         blocking(move || {
-            counted.ended.remove(&id);
             let running = counted.running(&jobs, id, &claim)?;
             let is_free = running < usize::try_from(max).unwrap_or(usize::MAX);
             if is_free {
