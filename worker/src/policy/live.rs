@@ -112,10 +112,12 @@ impl Keeper {
             Ok(text) if text == self.text && self.complaint.is_none() && !asked => return self,
             Ok(text) => match Policy::parse(&self.path.display().to_string(), &text) {
                 Ok(policy) => {
+                    let policy = Arc::new(policy);
+                    self.sender.send_replace(Arc::clone(&policy));
+                    (self.text, self.complaint) = (text, None);
+                    // Not before it is true.
                     tracing::info!(policy = %self.path.display(), "policy read again; it is in force now");
                     warn_of(&policy, &self.path);
-                    (self.text, self.complaint) = (text, None);
-                    self.sender.send_replace(Arc::new(policy));
                 }
                 Err(error) => self.complain(error, asked),
             },
