@@ -1,6 +1,6 @@
 //! Who may do what: a pure function of identity, action, job and arguments. Knows neither tonic nor rustls.
 //!
-//! A policy is a TOML file ([`file`] shows its shape), parsed once into types. Every decision carries the line that
+//! A policy is a TOML file (its shape stands in `file`), parsed once into types. Every decision carries the line that
 //! made it ([`Rule`]).
 //!
 //! ```text

@@ -1,6 +1,7 @@
 //! The gRPC API: for each call who asks, what for, whether that is allowed, then the engine, then the answer.
 //!
-//! `Service::ask` is the one way to a permit, see [`authorize`].
+//! `Service::ask` is the one way to a permit (`authorize`): the policy is asked before anything of a request is looked
+//! at, and each call has its audit line.
 
 mod authorize;
 mod followers;

@@ -1,8 +1,7 @@
 //! Each shipped policy's truth table, over real mutual TLS. `ceilings` and `os-user` need controllers and other OS
 //! users for theirs: they are among the `privileged` tests.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
 use jobworker_tests::api::{EnvVar, JobSpec, ListRequest, StatusRequest};
 use jobworker_tests::client::{spec, start};
@@ -12,7 +11,7 @@ use jobworker_tests::{Pki, Worker};
 use sha2::{Digest, Sha256};
 use tonic::Code;
 
-use crate::support::{Answer, details, jobctl_as};
+use crate::support::details;
 
 /// A worker under a policy.
 pub(crate) fn worker(file: &PolicyFile) -> Worker {
@@ -197,38 +196,26 @@ async fn fingerprint_roles_are_lists_of_certificates() {
     assert!(refused.message().contains("no role lists its SHA-256 fingerprint"), "{refused}");
 }
 
-#[test]
-fn a_policy_can_be_checked_and_explained_without_a_worker() {
-    let file = PolicyFile::new(shipped::OWNER);
-    let path = file.path().to_str().expect("UTF-8").to_owned();
-    let policy = |args: &[&str]| {
-        let mut command = std::process::Command::new(jobworker_tests::binaries::binary("jobworker"));
-        Answer::of(command.arg("policy").args(args))
-    };
-    let summary = policy(&["check", &path]).with_code(0).stdout;
-    assert!(summary.contains("role user:") && summary.contains("on own jobs: start, stop"), "{summary}");
-    let line = 1 + shipped::OWNER.lines().position(|line| line == "[roles.user]").expect("a role") + 2;
-    let rule = format!("{path}:{line}: roles.user.stop = \"own\"\n");
-    let ask = ["explain", &path, "--role", "user", "--action", "stop", "--name", "ann", "--job-owner"];
-    let answer = policy(&[&ask[..], &["ann"]].concat()).with_code(0).stdout;
-    assert_eq!(answer, format!("allowed by {rule}"));
-    let answer = policy(&[&ask[..], &["bob"]].concat()).with_code(1).stdout;
-    assert!(answer.starts_with(&format!("denied by {rule}")) && answer.contains("another's"), "{answer}");
-    let built_in = policy(&["explain", "--role", "user", "--action", "start"]).with_code(1).stdout;
-    assert!(
-        built_in.starts_with("denied by built-in default.toml:15: [roles.user] does not name start"),
-        "{built_in}"
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_may_be_lists_of_uri_names() {
+    let text = "identify = \"uri\"\n[roles.ops]\nuris = [\"spiffe://example.org/ops\"]\nall = \"any\"\n\
+                [roles.watch]\nuris = [\"spiffe://example.org/watch\"]\nlist = \"any\"\nstatus = \"any\"";
+    let worker = worker(&PolicyFile::new(text));
+    let named = |name: &str, uris: &[&str]| worker.pki.client(name, "admin", uris);
+    // A name of one's own, and then that of a group.
+    let ops = named("ann", &["spiffe://example.org/ann", "spiffe://example.org/ops"]);
+    let watch = named("wes", &["spiffe://example.org/watch"]);
+    let below = named("eve", &["spiffe://example.org/ops/eve"]);
+    let mut table = TruthTable::of(&worker);
+    table.row("ops", &ops, "own", Subject::Of(&ops)).await;
+    table.row("watch", &watch, "foreign", Subject::Of(&ops)).await;
+    table.row("below", &below, "foreign", Subject::Of(&ops)).await;
+    table.expect(
+        "client  job      start  list  status  stream  wait  signal  stop  remove
+         ops     own      yes    yes   yes     yes     yes   yes     yes   yes
+         watch   foreign  no     yes   yes     no      no    no      no    no
+         below   foreign  role   role  role    role    role  role    role  role",
     );
-    fs::set_permissions(file.path(), Permissions::from_mode(0o664)).expect("our own file");
-    policy(&["check", &path]).with_code(0).saying(&[
-        "warning: ",
-        "its group or everyone may write",
-        "(mode 664)",
-    ]);
-    file.write("[roles.user]\nstop = \"mine\"\n");
-    let words = ["policy.toml:2: `stop = \"mine\"`", "unknown variant `mine`", "`own`"];
-    policy(&["check", &path]).with_code(1).saying(&words);
-    policy(&["explain", &path, "--role", "user", "--action", "stop"]).with_code(1).saying(&words);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,13 +234,4 @@ async fn the_environment_is_only_its_owners_to_see_whatever_makes_an_owner() {
         let seen = client.list(ListRequest::default()).await.expect("anyone may list").into_inner();
         assert_eq!(seen.jobs[0].spec.as_ref().expect("a spec").env.len(), expected);
     }
-}
-
-#[test]
-fn jobctl_says_what_the_policy_said() {
-    let worker = worker(&PolicyFile::new(shipped::ISOLATED));
-    let job = jobctl_as(&worker, "alice", &["start", "--", "true"]).with_code(0).stdout.trim_end().to_owned();
-    let words = ["permission denied: role \"user\" has the right to status on jobs of its own only"];
-    jobctl_as(&worker, "bob", &["status", &job]).with_code(1).saying(&words);
-    jobctl_as(&worker, "bob", &["run", "--", "sh", "-c", "exit 3"]).with_code(3);
 }

@@ -42,7 +42,7 @@ impl Admission {
         &self.claim
     }
 
-    /// Whether the right reaches to the client's own jobs only, so that [`Policy::decide`] has to know whose one is.
+    /// Whether the right reaches to the client's own jobs only, so that [`decide`](super::Policy::decide) has to know whose one is.
     pub fn is_own_only(&self) -> bool {
         self.reach == Grant::Own
     }
