@@ -1,9 +1,13 @@
 //! IO limits: rates, and the disk they are for (`io.max`).
 
+mod ceiling;
+
 use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+pub use self::ceiling::AboveCeiling;
 
 use crate::disk::{Disk, DiskError, resolve_disk};
 use crate::memory::{parse_bytes, write_bytes};

@@ -41,7 +41,7 @@ pub use events::EventsFile;
 pub use group::Group;
 pub use in_force::{IoLimitInForce, LimitsInForce};
 pub use interface::InterfaceError;
-pub use io::{IoLimit, IoRates};
+pub use io::{AboveCeiling, IoLimit, IoRates};
 pub use limits::Limits;
 pub use memory::{MemorySize, SwapLimit};
 pub use output::OutputLimit;

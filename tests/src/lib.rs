@@ -11,6 +11,7 @@ pub mod client;
 pub mod faults;
 pub mod http2;
 pub mod pki;
+pub mod policy;
 pub mod proxy;
 pub mod scale;
 pub mod scratch;

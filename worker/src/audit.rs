@@ -20,7 +20,7 @@ const MAX_ARGV_BYTES: usize = 4096;
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// What a client asked for, as it asked for it: nothing of it has to be valid.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
     /// The verb, or the method's path where it is none of ours.
     pub(crate) action: String,
@@ -39,9 +39,9 @@ pub(crate) struct Asked {
 /// What was decided.
 pub(crate) enum Decision<'a> {
     /// The policy said yes.
-    Allowed { rule: &'static str },
+    Allowed { rule: &'a str },
     /// The policy said no.
-    Denied { rule: &'static str, reason: &'a dyn Display },
+    Denied { rule: &'a str, reason: &'a dyn Display },
     /// The policy was not against it, but it is nothing that can be done: a bad value, no such job.
     Invalid { reason: &'a dyn Display },
 }

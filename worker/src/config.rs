@@ -54,6 +54,8 @@ pub struct Config {
     pub log: log::Settings,
     /// What is kept of ended jobs.
     pub keep: Keep,
+    /// The policy's file; none: the built-in one.
+    pub policy: Option<PathBuf>,
 }
 
 /// Where the spawner is.
@@ -159,6 +161,7 @@ impl Config {
                 .map_or(max_request_bytes.saturating_mul(4), usize::from),
             log,
             keep: Keep { ended_for: options.keep_ended_for, ended_bytes: options.keep_ended_bytes },
+            policy: options.policy,
         })
     }
 }

@@ -13,8 +13,10 @@ pub mod spec;
 pub mod state;
 pub mod verdict;
 pub mod view;
+pub mod whose;
 
 pub use bytestr::ByteStr;
 pub use id::JobId;
 pub use spec::{JobRequest, Owner, Spec};
 pub use state::{Ended, Outcome, Phase, State};
+pub use whose::Whose;

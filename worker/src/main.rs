@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use jobworker::config::{self, log};
+use jobworker::policy::command_line as policy;
 use jobworker::{serve, spawner};
 
 /// Runs commands as jobs under limits on this host, for clients over mutual TLS
@@ -29,6 +30,9 @@ enum Command {
     /// Make and revoke certificates
     #[command(subcommand)]
     Certs(jobworker_certs::Command),
+    /// Check and explain policies
+    #[command(subcommand)]
+    Policy(policy::Command),
 }
 
 fn main() -> ExitCode {
@@ -40,9 +44,14 @@ fn main() -> ExitCode {
             spawner::run(&args)
         }
         Command::Certs(command) => jobworker_certs::run(command),
+        Command::Policy(command) => return ended(policy::run(command)),
     };
+    ended(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("jobworker: {error:#}");
             ExitCode::FAILURE

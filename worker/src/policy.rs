@@ -1,191 +1,197 @@
 //! Who may do what: a pure function of identity, action, job and arguments. Knows neither tonic nor rustls.
 //!
+//! A policy is a TOML file (its shape stands in `file`), parsed once into types. Every decision carries the line that
+//! made it ([`Rule`]).
+//!
+//! ```text
+//!  certificate ──identify──▶ role ──its line for the action──▶ none: denied
+//!                                                              own ──ownership──▶ the client's own job? else denied
+//!                                                              any ─────────────▶ allowed
+//!                                     start: [roles.….jobs] ─▶ above a ceiling: denied; what is not given is set
+//! ```
+//!
 //! [`Policy::decide`] is the only maker of a [`Permit`], and every method of the engine takes one: a check that was
 //! forgotten does not compile, and a permit for one job can't be used on another, because the action with all its
 //! arguments is inside it.
 
 pub mod action;
+mod ceiling;
+mod command;
+pub mod command_line;
+mod denial;
+mod envelope;
+mod explain;
+mod file;
+mod grant;
+mod identify;
+pub mod live;
+mod names;
+mod permit;
+mod role;
+mod rule;
+mod run_as;
+mod summary;
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use action::{Action, Verb};
 
+pub use self::denial::Denial;
+pub use self::grant::{Among, Claim, Grant, Ownership};
+pub use self::identify::Identify;
+pub use self::permit::{Admission, MaxRunning, Permit};
+pub use self::rule::Rule;
+
+use self::role::{Right, Role};
 use crate::identity::ClientIdentity;
+use crate::job::Whose;
 
-/// Proof that the policy allows `action` to this client.
-#[derive(Debug)]
-pub struct Permit<A> {
-    identity: Arc<ClientIdentity>,
-    action: A,
-    rule: &'static str,
-}
-
-/// The policy's no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// The certificate carries no usable role, so nothing is allowed.
-    #[error("certificate of {name} carries no usable role: {reason}")]
-    NoRole {
-        /// The client's name.
-        name: String,
-        /// What is wrong with the role.
-        reason: String,
-    },
-    /// The role has no right to this.
-    #[error("role {role:?} may not {verb}")]
-    Denied {
-        /// The client's role.
-        role: String,
-        /// What it asked for.
-        verb: Verb,
-    },
-}
-
-impl Denial {
-    /// The rule that denied, for the audit line.
-    pub fn rule(&self) -> &'static str {
-        match self {
-            Self::NoRole { .. } => "no usable role: nothing",
-            Self::Denied { .. } => "default: not listed",
-        }
-    }
-}
+/// What the policy's lines are called that is in force where none is given.
+const BUILT_IN: &str = "built-in default.toml";
 
 /// The rules in force.
-#[derive(Debug, Clone, Default)]
-pub struct Policy;
+#[derive(Clone, Debug)]
+pub struct Policy {
+    identify: Identify,
+    ownership: Ownership,
+    /// In the file's order.
+    roles: Vec<Role>,
+    /// What denies everything to a client without a role.
+    no_role: Rule,
+}
+
+/// A policy that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The file can't be read.
+    #[error("can't read the policy {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file does not hold what it should.
+    #[error("the policy is not right: {file}:{problem}")]
+    Wrong {
+        /// Which file.
+        file: String,
+        /// In which line, what stands there, and what would be right.
+        problem: String,
+    },
+}
 
 impl Policy {
+    /// The one where none is given: `policies/default.toml`.
+    pub fn built_in() -> Self {
+        let text = include_str!("../policies/default.toml");
+        Self::parse(BUILT_IN, text).expect("a test reads it")
+    }
+
+    /// From a file's text; `name` is what rules and errors call it.
+    ///
+    /// # Errors
+    /// When it is not right; with the line.
+    pub fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
+        file::parse(name, text)
+    }
+
+    /// From a file.
+    ///
+    /// # Errors
+    /// When it can't be read, or is not right.
+    pub fn read(path: &Path) -> Result<Self, PolicyError> {
+        Self::parse(&path.display().to_string(), &text_of(path)?)
+    }
+
     /// Whether this client may do such a thing to any job with any arguments. Asked before anything of its request is
     /// looked at, so that a refused client learns nothing from it; [`Self::decide`] has the last word.
     ///
     /// # Errors
     /// When it may not.
-    pub fn admits(&self, identity: &ClientIdentity, verb: Verb) -> Result<(), Denial> {
-        self.allows(identity, verb).map(|_rule| ())
+    pub fn admits(&self, identity: &ClientIdentity, verb: Verb) -> Result<Admission, Denial> {
+        let (role, right) = self.right(identity, verb)?;
+        let lists_any = role.right(Verb::List).is_some_and(|list| list.reach == Grant::Any);
+        Ok(Admission { claim: self.claim(role, identity), reach: right.reach, lists_any })
     }
 
-    /// Whether this client may do this; the permit carries the action on to the engine.
+    /// Whether this client may do this; the permit carries the action on to the engine. `whose` is the job that the
+    /// action is about, if that is known: without it, a right that reaches to one's own jobs only is none.
     ///
     /// # Errors
     /// When it may not.
-    pub fn decide<A: Action>(&self, identity: &Arc<ClientIdentity>, action: A) -> Result<Permit<A>, Denial> {
-        let rule = self.allows(identity, A::VERB)?;
-        Ok(Permit { identity: Arc::clone(identity), action, rule })
+    pub fn decide<A: Action>(
+        &self,
+        identity: &Arc<ClientIdentity>,
+        mut action: A,
+        whose: Option<&Whose>,
+    ) -> Result<Permit<A>, Denial> {
+        let right = self.holds(identity, A::VERB, whose)?;
+        let (role, claim) = (self.role(identity)?, self.claim(self.role(identity)?, identity));
+        let mut max_running = None;
+        if let Some(request) = action.request_mut() {
+            role.envelope.apply(identity, request).map_err(|refused| Denial::of_request(role, refused))?;
+            let running = role.envelope.running.as_ref();
+            max_running = running.map(|max| MaxRunning { jobs: max.value, rule: max.rule.clone() });
+        }
+        let (rule, reach) = (right.rule.clone(), right.reach);
+        Ok(Permit { identity: Arc::clone(identity), action, rule, reach, claim, max_running })
     }
 
-    /// The default policy: admins everything; users list, status, stream (and wait, which tells no more than status).
-    fn allows(&self, identity: &ClientIdentity, verb: Verb) -> Result<&'static str, Denial> {
-        let role = identity
-            .role
-            .as_ref()
-            .map_err(|reason| Denial::NoRole { name: identity.name.clone(), reason: reason.to_string() })?;
-        match (role.as_str(), verb) {
-            ("admin", _) => Ok("default: admin everything"),
-            ("user", Verb::List | Verb::Status | Verb::Stream | Verb::Wait) => {
-                Ok("default: user list, status, stream")
-            }
-            ("user", _) => Err(Denial::Denied { role: role.clone(), verb }),
-            _ => Err(Denial::NoRole {
-                name: identity.name.clone(),
-                reason: format!("unknown role {role:?}; known are admin and user"),
-            }),
+    /// The line by which this client (still) may do such a thing to this job.
+    ///
+    /// # Errors
+    /// When it may not (any more).
+    pub fn still_allows(
+        &self,
+        identity: &ClientIdentity,
+        verb: Verb,
+        whose: Option<&Whose>,
+    ) -> Result<&Rule, Denial> {
+        self.holds(identity, verb, whose).map(|right| &right.rule)
+    }
+
+    fn holds(&self, identity: &ClientIdentity, verb: Verb, whose: Option<&Whose>) -> Result<&Right, Denial> {
+        let (role, right) = self.right(identity, verb)?;
+        let is_own = || whose.is_some_and(|whose| self.claim(role, identity).owns(whose));
+        if right.reach == Grant::Own && verb.is_about_a_job() && !is_own() {
+            return Err(Denial::NotOwn { role: role.name.clone(), verb, rule: right.rule.clone() });
         }
+        Ok(right)
+    }
+
+    fn right(&self, identity: &ClientIdentity, verb: Verb) -> Result<(&Role, &Right), Denial> {
+        let role = self.role(identity)?;
+        let denied = |rule| Denial::Denied { role: role.name.clone(), verb, rule };
+        match role.right(verb) {
+            None => Err(denied(role.silence(verb))),
+            Some(right) if right.reach == Grant::None => Err(denied(right.rule.clone())),
+            Some(right) => Ok((role, right)),
+        }
+    }
+
+    fn role(&self, identity: &ClientIdentity) -> Result<&Role, Denial> {
+        let name = || identity.name.clone();
+        let no_role = |reason| Denial::NoRole { name: name(), reason, rule: self.no_role.clone() };
+        self.identify.role(identity, &self.roles).map_err(no_role)
+    }
+
+    fn claim(&self, role: &Role, identity: &ClientIdentity) -> Claim {
+        Claim::of(self.ownership, identity, role.envelope.os_user(identity))
     }
 }
 
-impl<A> Permit<A> {
-    /// Who is allowed.
-    pub fn identity(&self) -> &ClientIdentity {
-        &self.identity
+impl Default for Policy {
+    fn default() -> Self {
+        Self::built_in()
     }
+}
 
-    /// What is allowed.
-    pub fn action(&self) -> &A {
-        &self.action
-    }
-
-    /// What is allowed, to be carried out.
-    pub fn into_action(self) -> A {
-        self.action
-    }
-
-    /// The rule that allowed it, for the audit line.
-    pub fn rule(&self) -> &'static str {
-        self.rule
-    }
+fn text_of(path: &Path) -> Result<String, PolicyError> {
+    std::fs::read_to_string(path).map_err(|source| PolicyError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::RoleProblem;
-    use crate::job::JobId;
-
-    fn client(role: Result<&str, RoleProblem>) -> Arc<ClientIdentity> {
-        Arc::new(ClientIdentity {
-            name: "alice".to_owned(),
-            common_name: "alice".to_owned(),
-            role: role.map(str::to_owned),
-            serial: "1".to_owned(),
-            fingerprint_sha256: "00".repeat(32),
-            uris: Vec::new(),
-            dns_names: Vec::new(),
-            not_after_unix_sec: i64::MAX,
-        })
-    }
-
-    #[test]
-    fn the_default_policy_verb_by_verb() {
-        use Verb::{List, Remove, Signal, Start, Status, Stop, Stream, Wait};
-        let (admin, user) = (client(Ok("admin")), client(Ok("user")));
-        let without = [Ok("root"), Ok("Admin"), Ok("admin "), Ok("")].map(client);
-        let broken =
-            [RoleProblem::Missing, RoleProblem::Repeated, RoleProblem::Malformed].map(|why| client(Err(why)));
-        let table = [
-            (Start, false),
-            (Stop, false),
-            (Signal, false),
-            (Remove, false),
-            (Status, true),
-            (Stream, true),
-            (List, true),
-            (Wait, true),
-        ];
-        for (verb, user_may) in table {
-            assert_eq!(Policy.admits(&admin, verb), Ok(()), "{verb}");
-            let denied = Denial::Denied { role: "user".to_owned(), verb };
-            assert_eq!(Policy.admits(&user, verb), if user_may { Ok(()) } else { Err(denied) }, "{verb}");
-            for nobody in without.iter().chain(&broken) {
-                let denied = Policy.admits(nobody, verb);
-                assert!(matches!(denied, Err(Denial::NoRole { .. })), "{verb} {nobody:?}: {denied:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_permit_holds_the_client_the_action_and_the_rule() {
-        let job = JobId::random();
-        let permit = Policy.decide(&client(Ok("user")), action::Status { job }).unwrap();
-        assert_eq!((permit.identity().name.as_str(), permit.action().job), ("alice", job));
-        assert_eq!(permit.rule(), "default: user list, status, stream");
-        assert!(Policy.decide(&client(Ok("user")), action::Wait { job }).is_ok());
-        assert!(Policy.decide(&client(Ok("user")), action::List).is_ok());
-    }
-
-    #[test]
-    fn denials_say_what_is_wrong() {
-        let denial = Policy.admits(&client(Err(RoleProblem::Missing)), Verb::List).unwrap_err();
-        assert_eq!(
-            denial.to_string(),
-            "certificate of alice carries no usable role: it has no role extension"
-        );
-        let denial = Policy.admits(&client(Ok("boss")), Verb::List).unwrap_err();
-        assert!(denial.to_string().ends_with("unknown role \"boss\"; known are admin and user"), "{denial}");
-        let denial = Policy.admits(&client(Ok("user")), Verb::Stop).unwrap_err();
-        assert_eq!(
-            (denial.to_string().as_str(), denial.rule()),
-            ("role \"user\" may not stop", "default: not listed")
-        );
-    }
-}
+mod tests;

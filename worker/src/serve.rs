@@ -24,7 +24,7 @@ use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
 use crate::output::hub::Hub;
-use crate::policy::Policy;
+use crate::policy::live::{self, InForce};
 use crate::retention::Retention;
 use crate::service::{Routes, Service};
 use crate::spawner::client::SpawnerClient;
@@ -74,6 +74,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::server_config(&config.tls)?;
+    let policies = live::load(config.policy.as_deref())?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
     let engine = engine(&config, shutdown.clone()).await?;
@@ -82,7 +83,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");
     let incoming = tls::incoming(listener, tls, config.door.clone());
-    serve(incoming, engine, &config, shutdown).await
+    serve(incoming, engine, policies, &config, shutdown).await
 }
 
 /// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
@@ -116,10 +117,11 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
 pub async fn serve(
     incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
     engine: Engine,
+    policies: InForce,
     config: &Config,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service = Service::new(engine, Policy, config.service);
+    let service = Service::new(engine, policies, config.service);
     let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;

@@ -161,14 +161,17 @@ fn evidence<T: Default>(what: &str, group: &Group, read: impl FnOnce(&Group) -> 
     })
 }
 
-/// An empty group can be busy for a moment, while the kernel lets go of its last process.
+/// An empty group can be busy for a moment, while the kernel lets go of its last process: asked again after 1 ms, then
+/// less and less often, for ten seconds.
 fn remove(group: &Group) {
-    for _ in 0..10 {
+    let pauses = (0..20).map(|n| Duration::from_millis(1 << n).min(RETRY));
+    for pause in pauses {
         match group.remove() {
             Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "can't remove the job's group"),
+            Err(error) if pause == RETRY => tracing::warn!(%error, "can't remove the job's group"),
+            Err(_) => {}
         }
-        thread::sleep(RETRY);
+        thread::sleep(pause);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use jobworker::job::JobId;
+use jobworker::policy::Among;
 use jobworker_fuzz::worker::Worker;
 use libfuzzer_sys::fuzz_target;
 
@@ -32,7 +33,7 @@ fuzz_target!(|input: &str| {
     }
     let fitting: Vec<&str> =
         JOBS.into_iter().filter(|id| !input.is_empty() && id.starts_with(input)).collect();
-    match WORKER.runtime.block_on(WORKER.engine.resolve(input)) {
+    match WORKER.runtime.block_on(WORKER.engine.resolve(input, Among::All)) {
         Ok(id) => assert_eq!(fitting, [id.to_string()]),
         Err(error) => assert!(fitting.len() != 1 && !error.to_string().is_empty(), "{error}"),
     }

@@ -81,6 +81,18 @@ fn the_flag_goes_before_the_environment_before_the_file() {
 }
 
 #[test]
+fn a_policy_that_is_not_right_keeps_the_worker_from_starting() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("policy.toml");
+    fs::write(&file, "[roles.user]\nstop = \"mine\"\n").expect("a writable folder");
+    let words = ["policy.toml:2: `stop = \"mine\"`", "unknown variant `mine`"];
+    Attempt::new().env("JOBWORKER_POLICY", &file).expect_refusal(&words);
+    let missing = folder.path().join("none.toml");
+    let words = ["can't read the policy", "none.toml", "No such file"];
+    Attempt::new().config(&format!("policy = '{}'", missing.display())).expect_refusal(&words);
+}
+
+#[test]
 fn a_worker_runs_from_its_file_alone() {
     let pki = Pki::new();
     let state = tempfile::tempdir().expect("a temporary folder");

@@ -16,6 +16,7 @@ mod many;
 mod measure;
 mod memory;
 mod pids;
+mod policy;
 mod refusals;
 mod setup;
 mod stop;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jobworker_tests::{Subtree, Worker};
+use jobworker_tests::{Pki, Subtree, Worker};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Held shared by every test; whole by those that measure time, which nothing may run beside.
@@ -42,6 +42,13 @@ impl Setup {
     /// With more flags for the worker.
     pub(crate) async fn with(args: &[&str]) -> Self {
         Self::build(Turn::shared().await, Subtree::new(), args)
+    }
+
+    /// With certificates made before.
+    pub(crate) async fn with_pki(pki: &Arc<Pki>, args: &[&str]) -> Self {
+        let (turn, subtree) = (Turn::shared().await, Subtree::new());
+        let worker = Worker::builder().pki(pki).cgroup(&subtree.path()).args(args).start();
+        Self { worker, subtree, _turn: turn }
     }
 
     /// For a measurement.

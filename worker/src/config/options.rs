@@ -120,6 +120,11 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", env = "JOBWORKER_MAX_REQUEST_BYTES_PER_CLIENT", help_heading = "Caps")]
     pub max_request_bytes_per_client: Option<NonZeroUsize>,
 
+    /// Who may do what (TOML); read again on SIGHUP and when it changes. `jobworker policy check FILE` tells what is
+    /// wrong with it [default: admins everything, users list, status, stream and wait].
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_POLICY", help_heading = "Policy")]
+    pub policy: Option<PathBuf>,
+
     /// How the log is written to stderr [default: text].
     #[arg(long, value_name = "FORMAT", env = "JOBWORKER_LOG_FORMAT", help_heading = "Log")]
     pub log_format: Option<log::Format>,
@@ -161,6 +166,7 @@ impl Options {
             max_request_bytes_per_client: self
                 .max_request_bytes_per_client
                 .or(other.max_request_bytes_per_client),
+            policy: self.policy.or(other.policy),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
         }

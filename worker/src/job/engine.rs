@@ -7,12 +7,13 @@ mod error;
 mod lookup;
 mod page;
 mod request;
+mod running;
 mod starting;
 
 use std::sync::Arc;
 
 use jobworker_limits::OutputLimit;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 use tokio_util::sync::CancellationToken;
 
@@ -23,14 +24,15 @@ pub use super::view::{JobView, Live};
 pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 
 use self::request::send;
+use self::running::Running;
 use self::starting::Starting;
 use super::folder::{Folder, JobsDir};
 use super::spec::FORMAT_VERSION;
-use super::{JobId, Spec, State};
+use super::{JobId, Spec, State, Whose};
 use crate::output::follower::Selection;
 use crate::output::hub::Hub;
 use crate::output::index::Kind;
-use crate::policy::{Permit, action};
+use crate::policy::{Among, Claim, Permit, action};
 use crate::shim::clock;
 use crate::shim::control::Control;
 use crate::spawner::client::SpawnerClient;
@@ -66,6 +68,7 @@ pub struct Removed {
 struct Parts {
     jobs: JobsDir,
     lists: Arc<Semaphore>,
+    running: Running,
     spawner: Arc<SpawnerClient>,
     hub: Hub,
     output_limit: OutputLimit,
@@ -88,6 +91,7 @@ impl Engine {
             parts: Arc::new(Parts {
                 jobs,
                 lists,
+                running: Running::default(),
                 spawner,
                 hub,
                 output_limit,
@@ -102,16 +106,37 @@ impl Engine {
     ///
     /// # Errors
     /// When it can't be one, or fits no job or several.
-    pub async fn resolve(&self, text: &str) -> Result<JobId, EngineError> {
-        let look = || {
-            let (jobs, text) = (self.parts.jobs.clone(), text.to_owned());
-            blocking(move || lookup::resolve(&jobs, &text))
-        };
-        match look().await {
+    pub async fn resolve(&self, text: &str, among: Among) -> Result<JobId, EngineError> {
+        match self.look_up(text, &among).await {
             // Asked after the look: of two requests that came together the second is often begun first.
-            Err(EngineError::NotFound { .. }) if self.parts.starting.settled(text).await => look().await,
+            Err(EngineError::NotFound { .. }) if self.parts.starting.settled(text).await => {
+                self.look_up(text, &among).await
+            }
             found => found,
         }
+    }
+
+    async fn look_up(&self, text: &str, among: &Among) -> Result<JobId, EngineError> {
+        // To find out which jobs are one's own is as much work as a list of them.
+        let turn = match *among == Among::All || lookup::is_whole(text) {
+            true => None,
+            false => Some(self.turn().await?),
+        };
+        let (jobs, text, among) = (self.parts.jobs.clone(), text.to_owned(), among.clone());
+        blocking(move || {
+            let _turn = turn;
+            lookup::resolve(&jobs, &text, &among)
+        })
+        .await
+    }
+
+    /// Whose a job is, for the policy to decide by.
+    ///
+    /// # Errors
+    /// When there is no such job, or its folder can't be read.
+    pub async fn whose(&self, job: JobId) -> Result<Whose, EngineError> {
+        let folder = self.folder(job);
+        blocking(move || folder.whose()).await?.ok_or_else(|| EngineError::not_found(job))
     }
 
     /// Starts a job. The same request again, by the same owner under the same id, returns the job that is there.
@@ -119,19 +144,29 @@ impl Engine {
     /// # Errors
     /// When it was refused, the id is another job's, or the spawner can't be reached.
     pub async fn start(&self, permit: Permit<action::Start>) -> Result<JobView, EngineError> {
-        let owner = permit.identity().owner();
+        let (owner, claim) = (permit.identity().owner(), permit.claim().clone());
+        let max_running = permit.max_running().cloned();
         let action::Start { id, request } = permit.into_action();
         let _under_way = self.parts.starting.begin(id);
         let output_limit = Some(request.output_limit.unwrap_or(self.parts.output_limit));
         let created_unix_usec = clock::unix_usec();
         let spec = Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec, output_limit };
+        match max_running {
+            None => self.start_now(&spec, &claim).await,
+            Some(max) => self.start_counted(spec, claim, max).await,
+        }
+    }
+
+    async fn start_now(&self, spec: &Spec, claim: &Claim) -> Result<JobView, EngineError> {
+        let id = spec.id;
+        self.parts.running.forget(id).await;
         // Twice, because a job that is there may prove not to be startable, and be gone again.
         for _ in 0..2 {
-            match self.parts.spawner.start(&spec).await? {
-                (StartReply::Started, Some(state)) => return Ok(JobView::started(spec, state)),
+            match self.parts.spawner.start(spec).await? {
+                (StartReply::Started, Some(state)) => return Ok(JobView::started(spec.clone(), state)),
                 (StartReply::Started, None) => return self.view(id).await,
                 (StartReply::Refused(refusal), _) => return Err(refusal.into()),
-                (StartReply::Exists, _) => match self.same_job(&spec).await {
+                (StartReply::Exists, _) => match self.same_job(spec, claim).await {
                     Err(EngineError::NotFound { .. }) => {}
                     other => return other,
                 },
@@ -141,11 +176,11 @@ impl Engine {
     }
 
     /// The job that is there under the id of `spec`, once it has started, if it is the same.
-    async fn same_job(&self, spec: &Spec) -> Result<JobView, EngineError> {
-        let asked = spec.clone();
+    async fn same_job(&self, spec: &Spec, claim: &Claim) -> Result<JobView, EngineError> {
+        let (asked, claim) = (spec.clone(), claim.clone());
         let look = move |folder: &Folder| {
             let Some(there) = folder.spec()? else { return Ok(None) };
-            if (&there.request, &there.owner.name) != (&asked.request, &asked.owner.name) {
+            if there.request != asked.request || !claim.owns(&Whose::from(&there)) {
                 return Err(EngineError::Exists { id: asked.id });
             }
             Ok(folder.state()?)
@@ -179,7 +214,7 @@ impl Engine {
         self.view(permit.into_action().job).await
     }
 
-    /// A page of the jobs, oldest first, each as `show` makes it of a job; and where the next page begins, if there is
+    /// A page of the jobs that the permit reaches, oldest first, each as `show` makes it of a job; and where the next page begins, if there is
     /// one. A job whose folder can't be read is left out and told of in the log.
     ///
     /// # Errors
@@ -190,14 +225,13 @@ impl Engine {
         page: Page,
         show: impl Fn(JobView) -> T + Send + 'static,
     ) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
-        let action::List = permit.into_action();
-        let turn = Arc::clone(&self.parts.lists).acquire_owned();
-        let turn = turn.await.map_err(|_closed| EngineError::ShuttingDown)?;
+        let turn = self.turn().await?;
         let jobs = self.parts.jobs.clone();
         blocking(move || {
             // Kept by the work, which goes on though nobody may wait for it any more.
             let _turn = turn;
-            page::read(&jobs, page, show)
+            let is_shown = |whose: &Whose| permit.reaches(whose);
+            page::read(&jobs, page, (!permit.reaches_any()).then_some(&is_shown), show)
         })
         .await
     }
@@ -263,6 +297,12 @@ impl Engine {
         let Parts { hub, shutdown, .. } = &*self.parts;
         let selection = Selection { from, only, follow };
         Follower::open(job, self.folder(job), hub.clone(), selection, shutdown.clone()).await
+    }
+
+    /// To read all jobs' folders.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, EngineError> {
+        let turn = Arc::clone(&self.parts.lists).acquire_owned();
+        turn.await.map_err(|_closed| EngineError::ShuttingDown)
     }
 
     fn folder(&self, job: JobId) -> Folder {

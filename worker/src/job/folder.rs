@@ -22,7 +22,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 
 use super::spec::FORMAT_VERSION;
-use super::{JobId, Spec, State};
+use super::whose::Part;
+use super::{JobId, Spec, State, Whose};
 
 /// The file of [`Spec`].
 pub const SPEC: &str = "spec.json";
@@ -159,6 +160,14 @@ impl Folder {
             created_unix_usec: u64,
         }
         Ok(self.read_json::<Created>(SPEC)?.map(|spec| spec.created_unix_usec))
+    }
+
+    /// Whose the job is; `None` when there is no such job (or not yet).
+    ///
+    /// # Errors
+    /// When the file can't be read, or understood.
+    pub fn whose(&self) -> Result<Option<Whose>, FolderError> {
+        Ok(self.read_json::<Part>(SPEC)?.map(Whose::from))
     }
 
     /// How the job is; `None` while it is starting.

@@ -29,6 +29,23 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Stop,
+        Self::Status,
+        Self::Stream,
+        Self::List,
+        Self::Wait,
+        Self::Signal,
+        Self::Remove,
+    ];
+
+    /// Whether such an action is about one job that is there.
+    pub fn is_about_a_job(self) -> bool {
+        !matches!(self, Self::Start | Self::List)
+    }
+
     /// The verb in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,6 +74,16 @@ pub trait Action {
 
     /// The job it is about, where it is about one.
     fn job(&self) -> Option<JobId> {
+        None
+    }
+
+    /// The job to start, where it is a start.
+    fn request(&self) -> Option<&JobRequest> {
+        None
+    }
+
+    /// The same: a policy may bring it under its limits.
+    fn request_mut(&mut self) -> Option<&mut JobRequest> {
         None
     }
 }
@@ -128,6 +155,12 @@ impl Action for Start {
     const VERB: Verb = Verb::Start;
     fn job(&self) -> Option<JobId> {
         Some(self.id)
+    }
+    fn request(&self) -> Option<&JobRequest> {
+        Some(&self.request)
+    }
+    fn request_mut(&mut self) -> Option<&mut JobRequest> {
+        Some(&mut self.request)
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Followers(Tally);
 
 /// One open call; it is over when this is dropped.
 #[derive(Debug)]
-pub(super) struct Seat(Share);
+pub(super) struct Seat(#[expect(dead_code, reason = "held, never read")] Share);
 
 impl Followers {
     pub(super) fn new(max: usize) -> Self {
@@ -24,13 +24,6 @@ impl Followers {
     pub(super) fn enter(&self, name: &str) -> Result<Seat, CallError> {
         let refused = || CallError::Cap { name: name.to_owned(), cap: CAP, max: self.0.max() };
         self.0.take(name, 1).map(Seat).ok_or_else(refused)
-    }
-}
-
-impl Seat {
-    /// Whose it is.
-    pub(super) fn client(&self) -> &str {
-        self.0.name()
     }
 }
 

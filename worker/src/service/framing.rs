@@ -17,6 +17,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::reply;
 use crate::job::engine::Event;
 use crate::output::{Buffer, ROOM_BYTES};
+use crate::policy::Claim;
 
 /// Numbers of fields: `StreamResponse.chunk` and `Chunk.data`. Below 16, so that their keys take one byte.
 const CHUNK: u32 = 1;
@@ -26,8 +27,8 @@ const KEY_BYTES: usize = 1;
 /// gRPC's flag and length, in bytes.
 const PREFIX_BYTES: usize = 5;
 
-/// A piece of output, or the end, as `viewer` may see it.
-pub(super) fn frame(event: Event, viewer: &str) -> Bytes {
+/// A piece of output, or the end, as one with the claim `viewer` may see it.
+pub(super) fn frame(event: Event, viewer: &Claim) -> Bytes {
     match event {
         Event::Chunk { offset, kind, time_unix_usec, data } => {
             chunk(&reply::chunk(offset, kind, time_unix_usec), data)
@@ -87,7 +88,10 @@ mod tests {
         let data = Bytes::copy_from_slice(bytes);
         let chunk = v1::Chunk { data, ..reply::chunk(offset, kind, time_unix_usec) };
         let message = v1::StreamResponse { event: Some(v1::stream_response::Event::Chunk(chunk)) };
-        assert!(frame(event, "alice") == generated(&message), "{offset} {kind:?} {time_unix_usec}");
+        assert!(
+            frame(event, &Claim::Name("alice".to_owned())) == generated(&message),
+            "{offset} {kind:?} {time_unix_usec}"
+        );
     }
 
     proptest! {
@@ -115,13 +119,13 @@ mod tests {
     #[test]
     fn what_has_no_bytes_is_framed_as_well() {
         let gap = Gap { offset: 7, length: 300, reason: GapReason::NoLongerKept };
-        assert_eq!(frame(Event::Gap(gap), "alice"), generated(&reply::gap(gap)));
+        assert_eq!(frame(Event::Gap(gap), &Claim::Name("alice".to_owned())), generated(&reply::gap(gap)));
         let state_dir = tempfile::tempdir().unwrap();
         let jobs = crate::job::folder::JobsDir::new(state_dir.path());
         let shim = fake::FakeShim::start(&jobs, &fake::spec(JobId::random(), "alice"));
         shim.exit(3);
         let view = || JobView::read_finished(shim.folder()).unwrap().unwrap();
-        let expected = generated(&reply::end(view(), "alice"));
-        assert_eq!(frame(Event::End(Box::new(view())), "alice"), expected);
+        let expected = generated(&reply::end(view(), &Claim::Name("alice".to_owned())));
+        assert_eq!(frame(Event::End(Box::new(view())), &Claim::Name("alice".to_owned())), expected);
     }
 }

@@ -8,14 +8,15 @@ use jobworker_proto::v1::stream_response::Event as WireEvent;
 
 use crate::job::engine::{Gap, GapReason, JobView, ProcessStatus, Removed};
 use crate::job::state::{Finished, StopReason};
-use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State};
+use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State, Whose};
 use crate::output::index::Kind;
+use crate::policy::Claim;
 
-/// A job, as `viewer` (a client's name) may see it: the environment, whose values are often secrets, is only its
+/// A job, as one with the claim `viewer` may see it: the environment, whose values are often secrets, is only its
 /// owner's to see.
-pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
+pub(super) fn job(view: JobView, viewer: &Claim) -> v1::Job {
     let JobView { mut spec, state, live, output } = view;
-    if spec.owner.name != viewer {
+    if !viewer.owns(&Whose::from(&spec)) {
         spec.request.env.clear();
     }
     let finished = state.as_ref().and_then(State::finished);
@@ -49,7 +50,7 @@ pub(super) fn job(view: JobView, viewer: &str) -> v1::Job {
 }
 
 /// A job that is no more, as [`job`].
-pub(super) fn removed(removed: Removed, viewer: &str) -> v1::Job {
+pub(super) fn removed(removed: Removed, viewer: &Claim) -> v1::Job {
     match removed.view {
         Some(view) => job(view, viewer),
         None => v1::Job { id: removed.id.to_string(), ..v1::Job::default() },
@@ -62,7 +63,7 @@ const LISTED_BYTES: usize = 1024;
 const EACH_BYTES: usize = 8;
 
 /// A job as [`job`] shows it, without the end of what may be very long.
-pub(super) fn listed(view: JobView, viewer: &str) -> v1::Job {
+pub(super) fn listed(view: JobView, viewer: &Claim) -> v1::Job {
     let mut job = job(view, viewer);
     let Some(spec) = &mut job.spec else { return job };
     let (mut room, mut left_out) = (LISTED_BYTES, 0);
@@ -103,7 +104,7 @@ pub(super) fn gap(gap: Gap) -> v1::StreamResponse {
 }
 
 /// The end of a stream: the job, as [`job`].
-pub(super) fn end(view: JobView, viewer: &str) -> v1::StreamResponse {
+pub(super) fn end(view: JobView, viewer: &Claim) -> v1::StreamResponse {
     v1::StreamResponse { event: Some(WireEvent::End(job(view, viewer))) }
 }
 

@@ -104,8 +104,11 @@ fn kind(error: &CallError) -> Kind {
             Kind::new(Code::InvalidArgument, Reason::InvalidField).field(&invalid.field)
         }
         CallError::Denied(Denial::NoRole { .. }) => Kind::new(Code::Unauthenticated, Reason::NoRole),
-        CallError::Denied(Denial::Denied { verb, .. }) => {
+        CallError::Denied(Denial::Denied { verb, .. } | Denial::NotOwn { verb, .. }) => {
             Kind::new(Code::PermissionDenied, Reason::Denied).metadata("action", verb.as_str())
+        }
+        CallError::Denied(Denial::Request { field, .. }) => {
+            Kind::new(Code::PermissionDenied, Reason::Denied).metadata("action", "start").field(field)
         }
         CallError::Expired { .. } => Kind::new(Code::Unauthenticated, Reason::Denied),
         CallError::Cap { cap, .. } => {
@@ -139,6 +142,9 @@ fn engine_kind(error: &EngineError) -> Kind {
         EngineError::Refused(refusal) => refusal_kind(refusal),
         EngineError::Spawner(_) | EngineError::Remover { .. } => {
             Kind::new(Code::Unavailable, Reason::SpawnerUnavailable)
+        }
+        EngineError::TooManyRunning { .. } => {
+            Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "running")
         }
         EngineError::ShuttingDown => Kind::new(Code::Unavailable, Reason::ShuttingDown),
         EngineError::Folder(_)
@@ -181,6 +187,7 @@ fn with_sources(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Rule;
     use crate::policy::action::Verb;
 
     fn status(error: impl Into<CallError>) -> (Code, String, String, Option<String>) {
@@ -203,11 +210,19 @@ mod tests {
 
     #[test]
     fn no_role_and_no_right_are_told_apart() {
-        let no_role =
-            Denial::NoRole { name: "eve".to_owned(), reason: "it has no role extension".to_owned() };
+        let (name, role, rule) = (|| "eve".to_owned(), || "user".to_owned(), Rule::example);
+        let reason = "it has no role extension".to_owned();
+        let no_role = Denial::NoRole { name: name(), reason, rule: rule() };
         assert_eq!(status(no_role).0, Code::Unauthenticated);
-        let denied = status(Denial::Denied { role: "user".to_owned(), verb: Verb::Stop });
-        assert_eq!((denied.0, denied.1.as_str()), (Code::PermissionDenied, "DENIED"));
+        let (field, problem) = ("spec.limits.memory".to_owned(), "2GiB is above the ceiling".to_owned());
+        for (denial, expected) in [
+            (Denial::Denied { role: role(), verb: Verb::Stop, rule: rule() }, None),
+            (Denial::NotOwn { role: role(), verb: Verb::Stop, rule: rule() }, None),
+            (Denial::Request { role: role(), field: field.clone(), problem, rule: rule() }, Some(field)),
+        ] {
+            let (code, reason, _, field) = status(denial);
+            assert_eq!((code, reason.as_str(), field), (Code::PermissionDenied, "DENIED", expected));
+        }
     }
 
     #[test]

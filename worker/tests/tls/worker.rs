@@ -11,6 +11,8 @@ use jobworker::job::engine::Engine;
 use jobworker::job::folder::JobsDir;
 use jobworker::job::{ByteStr, JobId, JobRequest, Owner, Phase, Spec, State};
 use jobworker::output::hub::Hub;
+use jobworker::policy::Policy;
+use jobworker::policy::live::InForce;
 use jobworker::spawner::client::SpawnerClient;
 use jobworker::{serve, tls};
 use jobworker_limits::OutputLimit;
@@ -77,8 +79,9 @@ impl Worker {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = tls::incoming(listener, tls::server_config(&config.tls).unwrap(), config.door.clone());
-        let token = shutdown.clone();
-        let server = tokio::spawn(async move { serve::serve(incoming, engine, &config, token).await });
+        let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
+        let server =
+            tokio::spawn(async move { serve::serve(incoming, engine, policies, &config, token).await });
         Self { pki, address, shutdown, server, state, starts }
     }
 

@@ -1,9 +1,12 @@
 //! What can be wrong with what is asked of the engine.
 
+use std::num::NonZeroU32;
+
 use crate::job::JobId;
 use crate::job::folder::FolderError;
 use crate::output::OutputError;
 use crate::output::hub::WatchError;
+use crate::policy::Rule;
 use crate::shim::control::ControlError;
 use crate::spawner::client::SpawnerError;
 use crate::spawner::protocol::Refusal;
@@ -95,6 +98,16 @@ pub enum EngineError {
         id: JobId,
         /// Why.
         reason: ControlError,
+    },
+    /// The owner has as many jobs that have not ended as the policy lets it have.
+    #[error("{owner} has {max} jobs that have not ended, and may have no more at a time")]
+    TooManyRunning {
+        /// Whose jobs.
+        owner: String,
+        /// How many it may have.
+        max: NonZeroU32,
+        /// The policy's line.
+        rule: Rule,
     },
     /// The worker goes down; jobs live on.
     #[error("the worker is going down; the job lives on")]

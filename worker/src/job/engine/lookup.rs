@@ -3,19 +3,25 @@
 use super::EngineError;
 use crate::job::JobId;
 use crate::job::folder::{FolderError, JobsDir};
+use crate::policy::{Among, Claim};
 
 /// A whole id's length, in characters.
 const ID_LENGTH: usize = 36;
 
-/// The job that `text` means: an id, or the beginning of just one.
-pub(super) fn resolve(jobs: &JobsDir, text: &str) -> Result<JobId, EngineError> {
+/// Whether a text is as long as an id, not the beginning of one.
+pub(super) fn is_whole(text: &str) -> bool {
+    text.len() == ID_LENGTH
+}
+
+/// The job that `text` means: an id, or the beginning of just one among those that it is looked for among.
+pub(super) fn resolve(jobs: &JobsDir, text: &str, among: &Among) -> Result<JobId, EngineError> {
     let invalid = || EngineError::InvalidJob { text: text.chars().take(64).collect() };
     let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
     let begins_well = text.starts_with(is_hex) && text.chars().all(|c| is_hex(c) || c == '-');
     if !begins_well || text.len() > ID_LENGTH {
         return Err(invalid());
     }
-    if text.len() == ID_LENGTH {
+    if is_whole(text) {
         let id: JobId = text.parse().map_err(|_| invalid())?;
         let path = jobs.folder(id).path().to_owned();
         return match path.try_exists() {
@@ -24,7 +30,8 @@ pub(super) fn resolve(jobs: &JobsDir, text: &str) -> Result<JobId, EngineError> 
             Err(reason) => Err(FolderError::Io { operation: "examine", path, reason }.into()),
         };
     }
-    let mut matches: Vec<_> = jobs.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)).collect();
+    let fitting = jobs.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)).collect();
+    let mut matches = known(jobs, fitting, among);
     matches.sort_unstable();
     match matches.as_slice() {
         [] => Err(EngineError::NotFound { text: text.to_owned() }),
@@ -33,11 +40,28 @@ pub(super) fn resolve(jobs: &JobsDir, text: &str) -> Result<JobId, EngineError> 
     }
 }
 
+/// A job that can't be read is nobody's own.
+fn known(jobs: &JobsDir, fitting: Vec<JobId>, among: &Among) -> Vec<JobId> {
+    let own = |claim: &Claim| -> Vec<_> {
+        let is_own = |id: &&JobId| matches!(jobs.folder(**id).whose(), Ok(Some(whose)) if claim.owns(&whose));
+        fitting.iter().filter(is_own).copied().collect()
+    };
+    match among {
+        Among::All => fitting,
+        Among::Own(claim) => own(claim),
+        Among::OwnFirst(claim) => match own(claim) {
+            none if none.is_empty() => fitting,
+            own => own,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+    use crate::job::fake;
 
     fn jobs(ids: &[&str]) -> (tempfile::TempDir, JobsDir) {
         let state_dir = tempfile::tempdir().unwrap();
@@ -56,14 +80,14 @@ mod tests {
     fn an_id_or_a_unique_beginning_is_a_job() {
         let (_state_dir, jobs) = jobs(&[A, B, C, "not-a-job"]);
         for (text, id) in [(A, A), (B, B), ("a", C), (&C[..35], C), (&A[..35], A)] {
-            assert_eq!(resolve(&jobs, text).unwrap().to_string(), id, "{text}");
+            assert_eq!(resolve(&jobs, text, &Among::All).unwrap().to_string(), id, "{text}");
         }
     }
 
     #[test]
     fn an_ambiguous_beginning_tells_what_it_fits() {
         let (_state_dir, jobs) = jobs(&[A, B, C]);
-        let error = resolve(&jobs, "3f").unwrap_err();
+        let error = resolve(&jobs, "3f", &Among::All).unwrap_err();
         assert_eq!(error.to_string(), format!("\"3f\" fits 2 jobs: {A}, {B}"));
         assert!(matches!(error, EngineError::Ambiguous { matches, .. } if matches.len() == 2));
     }
@@ -72,7 +96,7 @@ mod tests {
     fn at_most_five_are_named() {
         let ids: Vec<_> = (0..9).map(|n| format!("a0000000-0000-4000-8000-00000000000{n}")).collect();
         let (_state_dir, jobs) = jobs(&ids.iter().map(String::as_str).collect::<Vec<_>>());
-        let error = resolve(&jobs, "a0").unwrap_err().to_string();
+        let error = resolve(&jobs, "a0", &Among::All).unwrap_err().to_string();
         assert!(error.contains("fits 9 jobs") && error.ends_with(&format!("{}, …", ids[4])), "{error}");
     }
 
@@ -81,22 +105,47 @@ mod tests {
         let (_state_dir, jobs) = jobs(&[A]);
         for text in ["b", C, &C[..35]] {
             assert!(
-                matches!(resolve(&jobs, text), Err(EngineError::NotFound { text: t }) if t == text),
+                matches!(resolve(&jobs, text, &Among::All), Err(EngineError::NotFound { text: t }) if t == text),
                 "{text}"
             );
         }
         let too_long = format!("{A}0");
         for text in ["", "-", "x", "3F2B", "../..", "3f2b8c1e-9d4a-1c6b-8f0e-2a1b3c4d5e6f", &too_long, "é"] {
-            let error = resolve(&jobs, text).unwrap_err();
+            let error = resolve(&jobs, text, &Among::All).unwrap_err();
             assert!(matches!(error, EngineError::InvalidJob { .. }), "{text}: {error}");
             assert!(error.to_string().contains(text), "{error}");
         }
     }
 
     #[test]
+    fn among_ones_own_there_are_no_others() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let jobs = JobsDir::new(state_dir.path());
+        for (id, owner) in [(A, "alice"), (B, "bob"), (C, "bob")] {
+            fake::FakeShim::prepare(&jobs, &fake::spec(id.parse().unwrap(), owner));
+        }
+        fs::create_dir_all(jobs.path().join("3f000000-0000-4000-8000-000000000000")).unwrap();
+        let alices = || Claim::Name("alice".to_owned());
+        let own = |text| resolve(&jobs, text, &Among::Own(alices())).map(|id| id.to_string());
+        let own_first = |text| resolve(&jobs, text, &Among::OwnFirst(alices())).map(|id| id.to_string());
+        for fits_both in ["3f", &A[..34]] {
+            assert_eq!(
+                (own(fits_both).unwrap(), own_first(fits_both).unwrap()),
+                (A.to_owned(), A.to_owned())
+            );
+        }
+        assert!(
+            matches!(own("a"), Err(EngineError::NotFound { text }) if text == "a"),
+            "as if it were not there"
+        );
+        assert_eq!(own_first("a").unwrap(), C);
+        assert_eq!(own(C).unwrap(), C, "a whole id is found; the policy has the last word");
+    }
+
+    #[test]
     fn no_jobs_folder_means_no_jobs() {
         let state_dir = tempfile::tempdir().unwrap();
         let jobs = JobsDir::new(state_dir.path());
-        assert!(matches!(resolve(&jobs, "a"), Err(EngineError::NotFound { .. })));
+        assert!(matches!(resolve(&jobs, "a", &Among::All), Err(EngineError::NotFound { .. })));
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::EngineError;
-use crate::job::JobId;
 use crate::job::folder::JobsDir;
 use crate::job::view::JobView;
+use crate::job::{JobId, Whose};
 
 /// A job's place in the list: the oldest first, and of those of one microsecond the one with the lowest id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +29,15 @@ pub struct Page {
     pub size: Option<usize>,
 }
 
-/// Reads a page. Only the places of all jobs are held at once, and of this page what `show` makes of each job.
+/// Reads a page of the jobs that `is_shown`; none: of all. Only the places of all jobs are held at once, and of this
+/// page what `show` makes of each job.
 pub(super) fn read<T>(
     jobs: &JobsDir,
     page: Page,
+    is_shown: Option<&dyn Fn(&Whose) -> bool>,
     show: impl Fn(JobView) -> T,
 ) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
-    let mut places = places(jobs)?;
+    let mut places = places(jobs, is_shown)?;
     places.retain(|place| page.after.is_none_or(|after| *place > after));
     places.sort_unstable();
     let size = page.size.unwrap_or(places.len()).min(places.len());
@@ -50,10 +52,17 @@ pub(super) fn read<T>(
     Ok((shown, next))
 }
 
-fn places(jobs: &JobsDir) -> Result<Vec<Cursor>, EngineError> {
+fn places(jobs: &JobsDir, is_shown: Option<&dyn Fn(&Whose) -> bool>) -> Result<Vec<Cursor>, EngineError> {
     let mut places = Vec::new();
     for id in jobs.ids()? {
-        match jobs.folder(id).created_unix_usec() {
+        let folder = jobs.folder(id);
+        let created = match is_shown {
+            None => folder.created_unix_usec(),
+            Some(is_shown) => {
+                folder.whose().map(|whose| whose.filter(is_shown).map(|whose| whose.created_unix_usec))
+            }
+        };
+        match created {
             Ok(created) => places.extend(created.map(|created_unix_usec| Cursor { created_unix_usec, id })),
             Err(error) => left_out(id, &error),
         }
@@ -105,7 +114,8 @@ mod tests {
     fn pages(jobs: &JobsDir, size: usize) -> Vec<Vec<JobId>> {
         let (mut pages, mut after) = (Vec::new(), None);
         loop {
-            let (page, next) = read(jobs, Page { after, size: Some(size) }, |view| view.spec.id).unwrap();
+            let (page, next) =
+                read(jobs, Page { after, size: Some(size) }, None, |view| view.spec.id).unwrap();
             pages.push(page);
             // Through its text, as clients send it back.
             after = next.map(|next| next.to_string().parse().unwrap());
@@ -125,8 +135,21 @@ mod tests {
             assert_eq!(pages(&jobs, size).concat(), expected, "{size} a page");
             assert!(pages(&jobs, size).iter().all(|page| page.len() <= size && !page.is_empty()));
         }
-        let all = read(&jobs, Page::default(), |view| view.spec.id).unwrap();
+        let all = read(&jobs, Page::default(), None, |view| view.spec.id).unwrap();
         assert_eq!((all.0, all.1), (expected, None));
+    }
+
+    #[test]
+    fn what_is_not_shown_takes_no_place() {
+        let (_state_dir, jobs) = jobs();
+        let ids = [1, 2, 3, 4].map(|at| add(&jobs, at));
+        let is_shown = |whose: &Whose| whose.created_unix_usec.is_multiple_of(2);
+        let page = Page { after: None, size: Some(1) };
+        let (shown, next) = read(&jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
+        assert_eq!((shown, next.is_some()), (vec![ids[1]], true));
+        let page = Page { after: next, size: Some(1) };
+        let (shown, next) = read(&jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
+        assert_eq!((shown, next), (vec![ids[3]], None));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::identity::ClientIdentity;
 use crate::job::fake::{self, FakeShim};
 use crate::job::state::StopReason;
 use crate::job::{Ended, JobRequest, Outcome, Phase};
-use crate::policy::Policy;
 use crate::policy::action::Action;
+use crate::policy::{Among, Policy};
 use crate::spawner::protocol::{Attached, Refusal, RefusalKind, RemoveReply, Request};
 
 type Answer = Box<dyn FnMut(&JobsDir, Spec) -> StartReply + Send>;
@@ -128,7 +128,7 @@ fn permit_of<A: Action>(name: &str, action: A) -> Permit<A> {
         dns_names: Vec::new(),
         not_after_unix_sec: i64::MAX,
     };
-    Policy.decide(&Arc::new(identity), action).unwrap()
+    Policy::built_in().decide(&Arc::new(identity), action, None).unwrap()
 }
 
 fn permit<A: Action>(action: A) -> Permit<A> {
@@ -233,7 +233,8 @@ async fn who_asks_right_behind_a_start_waits_for_it() {
     let id = JobId::random();
     let text = id.to_string();
     let both = async |bench: &Bench| {
-        let (start, resolve) = (bench.engine.start(start_of("alice", id)), bench.engine.resolve(&text));
+        let (start, resolve) =
+            (bench.engine.start(start_of("alice", id)), bench.engine.resolve(&text, Among::All));
         soon(async { tokio::join!(biased; start, resolve) }).await
     };
     let (started, resolved) = both(&Bench::willing().await).await;
@@ -394,7 +395,7 @@ async fn what_is_not_there_is_not_found() {
             .await
             .map(drop),
         bench.engine.stream(permit(action::Stream { job }), From::Start, None, true).await.map(drop),
-        bench.engine.resolve(&job.to_string()).await.map(drop),
+        bench.engine.resolve(&job.to_string(), Among::All).await.map(drop),
     ];
     for error in errors {
         assert_eq!(error.unwrap_err().to_string(), format!("no job {job}"));

@@ -5,6 +5,10 @@ use crate::job::engine::Live;
 use crate::job::{JobId, Spec};
 use crate::output::Extent;
 
+fn claim(name: &str) -> Claim {
+    Claim::Name(name.to_owned())
+}
+
 fn view(state: Option<State>) -> JobView {
     let request = JobRequest {
         command: ByteStr::new("sh").unwrap(),
@@ -47,7 +51,7 @@ fn state(phase: Phase) -> State {
 fn finished(outcome: Outcome) -> v1::Outcome {
     let usage = Usage { oom_kills: Some(3), ..Usage::default() };
     let finished = Finished { outcome, at_unix_usec: 5, usage, output_bytes: Some(7), output_lost_bytes: 6 };
-    let job = job(view(Some(state(Phase::Finished(Box::new(finished))))), "bob");
+    let job = job(view(Some(state(Phase::Finished(Box::new(finished))))), &claim("bob"));
     assert_eq!(
         (job.state(), job.finished_unix_usec, job.output_lost_bytes),
         (v1::JobState::Finished, Some(5), 6)
@@ -59,7 +63,7 @@ fn finished(outcome: Outcome) -> v1::Outcome {
 
 #[test]
 fn a_starting_job_has_a_specification_and_no_more() {
-    let job = job(view(None), "bob");
+    let job = job(view(None), &claim("bob"));
     assert_eq!((job.state(), job.pid, job.outcome), (v1::JobState::Starting, None, None));
     assert_eq!((job.output_bytes, job.output_kept_from, job.output_limit_bytes), (7, 3, Some(2 << 20)));
     let spec = job.spec.unwrap();
@@ -69,17 +73,17 @@ fn a_starting_job_has_a_specification_and_no_more() {
 
 #[test]
 fn the_environment_is_its_owners() {
-    assert_eq!(job(view(None), "bob").spec.unwrap().env, []);
-    assert_eq!(job(view(None), "alice").spec.unwrap().env[0].value, b"secret");
+    assert_eq!(job(view(None), &claim("bob")).spec.unwrap().env, []);
+    assert_eq!(job(view(None), &claim("alice")).spec.unwrap().env[0].value, b"secret");
 }
 
 #[test]
 fn a_pid_is_told_only_while_its_process_is_there() {
     let mut running = view(Some(state(Phase::Running)));
-    assert_eq!(job(running.clone(), "bob").pid, None);
+    assert_eq!(job(running.clone(), &claim("bob")).pid, None);
     running.live.pid = Some(42);
     running.live.process = Some(ProcessStatus { state: 'S', threads: 2, resident_bytes: 4096 });
-    let job = job(running, "bob");
+    let job = job(running, &claim("bob"));
     assert_eq!(
         (job.state(), job.pid, job.process.unwrap().state.as_str()),
         (v1::JobState::Running, Some(42), "S")
@@ -110,22 +114,26 @@ fn every_outcome() {
 #[test]
 fn a_list_leaves_out_what_may_be_very_long_and_says_how_much() {
     let mut secrets = view(None);
-    assert_eq!(listed(secrets.clone(), "alice"), job(secrets.clone(), "alice"), "short ones are whole");
+    assert_eq!(
+        listed(secrets.clone(), &claim("alice")),
+        job(secrets.clone(), &claim("alice")),
+        "short ones are whole"
+    );
     let value = ByteStr::new(vec![b'x'; 2000]).unwrap();
     secrets.spec.request.env.extend([("LONG".to_owned(), value.clone()), ("AFTER".to_owned(), value)]);
-    let shown = listed(secrets.clone(), "alice");
+    let shown = listed(secrets.clone(), &claim("alice"));
     assert_eq!((shown.spec.unwrap().env[0].key.as_str(), shown.left_out_bytes), ("TOKEN", 4009));
-    assert_eq!(listed(secrets, "bob").left_out_bytes, 0, "nor is bob told how long it is");
+    assert_eq!(listed(secrets, &claim("bob")).left_out_bytes, 0, "nor is bob told how long it is");
 
     let mut long = view(None);
     let arg = |length| ByteStr::new(vec![b'x'; length]).unwrap();
     long.spec.request.args = vec![arg(900), arg(0), arg(1 << 20), arg(3)];
-    let shown = listed(long, "bob");
+    let shown = listed(long, &claim("bob"));
     let lengths: Vec<_> = shown.spec.unwrap().args.iter().map(Vec::len).collect();
     assert_eq!(lengths, [900, 0, 1024 - 900 - 3 * 8]);
     assert_eq!(shown.left_out_bytes, (1 << 20) + 3 - 100);
 
     let mut many = view(None);
     many.spec.request.args = vec![arg(0); 4096];
-    assert!(listed(many, "bob").spec.unwrap().args.len() <= 128, "empty ones take place, too");
+    assert!(listed(many, &claim("bob")).spec.unwrap().args.len() <= 128, "empty ones take place, too");
 }

@@ -1,0 +1,246 @@
+//! A policy's file: its text becomes types, once, and everything that is wrong with it is named with its line.
+//!
+//! ```toml
+//! identify = "extension"              # or "fingerprint", "uri"
+//! ownership = "name"                  # or "serial", "fingerprint", "os_user"
+//!
+//! [roles.user]                        # a role and what it may do: "none", "own" or "any"
+//! all = "own"                         # what is not named here
+//! status = "any"                      # start, stop, status, stream, list, wait, signal, remove
+//! fingerprints = ["9F:86:…"]          # with identify = "fingerprint"
+//! uris = ["spiffe://example.org/a"]   # with identify = "uri"
+//!
+//! [roles.user.jobs]                   # what its jobs may be
+//! memory = { max = "512MiB", default = "128MiB" }    # or "512MiB"; cpu, cpu_weight, memory_high, swap, pids,
+//! io = ["/data:20M"]                                 # timeout, output likewise
+//! running = 4                         # at a time, of one owner
+//! users = ["build"]                   # what --user may name; or "any"
+//! run_as = "common_name"              # or { uri = "prefix" }, { user = "build" }, { names = { alice = "al" } }
+//! commands = ["/usr/bin/make", "/opt/tools/"]
+//! env = ["CI", "BUILD_*"]             # what --env may set; or "any"
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use jobworker_limits::{CpuLimit, CpuWeight, IoLimit, MemorySize, OutputLimit, PidsLimit, SwapLimit};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::action::Verb;
+use super::ceiling::{Ceiling, Timeout};
+use super::command::AllowedCommand;
+use super::envelope::{Envelope, Ruled};
+use super::grant::{Grant, Ownership};
+use super::identify::{Fingerprint, Identify};
+use super::names::Names;
+use super::role::{Right, Role};
+use super::rule::Source;
+use super::run_as::RunAs;
+use super::{Policy, PolicyError};
+
+/// The longest name of a role, in bytes: what a certificate's extension holds.
+const MAX_ROLE_BYTES: usize = 127;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct PolicyTable {
+    identify: Option<Spanned<Identify>>,
+    ownership: Option<Spanned<Ownership>>,
+    roles: BTreeMap<Spanned<String>, RoleTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RoleTable {
+    all: Option<Spanned<Grant>>,
+    start: Option<Spanned<Grant>>,
+    stop: Option<Spanned<Grant>>,
+    status: Option<Spanned<Grant>>,
+    stream: Option<Spanned<Grant>>,
+    list: Option<Spanned<Grant>>,
+    wait: Option<Spanned<Grant>>,
+    signal: Option<Spanned<Grant>>,
+    remove: Option<Spanned<Grant>>,
+    fingerprints: Option<Spanned<Vec<Spanned<Fingerprint>>>>,
+    uris: Option<Spanned<Vec<Spanned<String>>>>,
+    jobs: JobsTable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct JobsTable {
+    cpu: Option<Spanned<Ceiling<CpuLimit>>>,
+    cpu_weight: Option<Spanned<Ceiling<CpuWeight>>>,
+    memory: Option<Spanned<Ceiling<MemorySize>>>,
+    memory_high: Option<Spanned<Ceiling<MemorySize>>>,
+    swap: Option<Spanned<Ceiling<SwapLimit>>>,
+    pids: Option<Spanned<Ceiling<PidsLimit>>>,
+    io: Vec<Spanned<IoLimit>>,
+    timeout: Option<Spanned<Ceiling<Timeout>>>,
+    output: Option<Spanned<Ceiling<OutputLimit>>>,
+    running: Option<Spanned<NonZeroU32>>,
+    run_as: Option<Spanned<RunAs>>,
+    users: Option<Spanned<Names>>,
+    commands: Option<Spanned<Vec<AllowedCommand>>>,
+    env: Option<Spanned<Names>>,
+}
+
+impl RoleTable {
+    fn grant(&self, verb: Verb) -> Option<&Spanned<Grant>> {
+        match verb {
+            Verb::Start => self.start.as_ref(),
+            Verb::Stop => self.stop.as_ref(),
+            Verb::Status => self.status.as_ref(),
+            Verb::Stream => self.stream.as_ref(),
+            Verb::List => self.list.as_ref(),
+            Verb::Wait => self.wait.as_ref(),
+            Verb::Signal => self.signal.as_ref(),
+            Verb::Remove => self.remove.as_ref(),
+        }
+    }
+}
+
+/// Reads a policy; `name` is what its rules and errors call it.
+pub(super) fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
+    let source = Source { name, text };
+    let table: PolicyTable = toml::from_str(text).map_err(|error| source.malformed(&error))?;
+    let identify = table.identify.map(Spanned::into_inner).unwrap_or_default();
+    if table.roles.is_empty() {
+        let problem = "it has no roles, so nobody may do anything; one begins like [roles.admin]".to_owned();
+        return Err(PolicyError::Wrong { file: name.to_owned(), problem });
+    }
+    let mut named: Vec<_> = table.roles.into_iter().collect();
+    named.sort_by_key(|(name, _)| name.span().start);
+    let roles = named
+        .into_iter()
+        .map(|(name, table)| role(source, identify, &name, table))
+        .collect::<Result<_, _>>()?;
+    Ok(Policy {
+        identify,
+        ownership: table.ownership.map(Spanned::into_inner).unwrap_or_default(),
+        roles,
+        no_role: source.rule_of_all(format_args!("identify = {:?}, and no role", identify.as_str())),
+    })
+}
+
+fn role(
+    source: Source<'_>,
+    identify: Identify,
+    key: &Spanned<String>,
+    table: RoleTable,
+) -> Result<Role, PolicyError> {
+    let name = key.get_ref().clone();
+    if name.is_empty() || name.len() > MAX_ROLE_BYTES || name.chars().any(char::is_control) {
+        let problem = format!("a role's name has 1 to {MAX_ROLE_BYTES} bytes and no control characters");
+        return Err(source.wrong(&key.span(), problem));
+    }
+    let rights = Verb::ALL
+        .into_iter()
+        .map(|verb| right(source, &name, &table, verb))
+        .collect::<Result<Vec<_>, _>>()?;
+    let rule = source.rule(&key.span(), format_args!("[roles.{name}]"));
+    let lists = [
+        (Identify::Fingerprint, "fingerprints", table.fingerprints.as_ref().map(Spanned::span)),
+        (Identify::Uri, "uris", table.uris.as_ref().map(Spanned::span)),
+    ];
+    for (by, list, place) in lists {
+        if let Some(place) = place.filter(|_| by != identify) {
+            let problem = format!(
+                "{list} give nobody this role, because roles come from identify = {:?}; identify = {:?} would use them",
+                identify.as_str(),
+                by.as_str()
+            );
+            return Err(source.wrong(&place, problem));
+        }
+    }
+    let fingerprints = members(table.fingerprints);
+    let uris = members(table.uris);
+    let envelope = envelope(source, &format!("roles.{name}.jobs"), table.jobs)?;
+    Ok(Role { name, rule, rights: rights.into_iter().flatten().collect(), fingerprints, uris, envelope })
+}
+
+fn members<T>(list: Option<Spanned<Vec<Spanned<T>>>>) -> Vec<T> {
+    let list = list.map(Spanned::into_inner).unwrap_or_default();
+    list.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn right(
+    source: Source<'_>,
+    role: &str,
+    table: &RoleTable,
+    verb: Verb,
+) -> Result<Option<Right>, PolicyError> {
+    let (key, grant) = match (table.grant(verb), &table.all) {
+        (Some(grant), _) => (verb.as_str(), grant),
+        (None, Some(all)) => ("all", all),
+        (None, None) => return Ok(None),
+    };
+    let reach = *grant.get_ref();
+    if key == "start" && reach == Grant::Any {
+        let problem = "a job belongs to whoever starts it; \"own\" is right here, or \"none\"";
+        return Err(source.wrong(&grant.span(), problem));
+    }
+    let rule = source.rule(&grant.span(), format_args!("roles.{role}.{key} = \"{reach}\""));
+    Ok(Some(Right { verb, reach, rule }))
+}
+
+fn envelope(source: Source<'_>, key: &str, jobs: JobsTable) -> Result<Envelope, PolicyError> {
+    let place = Keys { source, key };
+    if let Some(io) = jobs.io.iter().find(|io| io.get_ref().target().is_none()) {
+        let problem = format!(
+            "it names no disk: then it would be that of the job's working directory, which is the client's choice; \
+             like \"/:{}\"",
+            io.get_ref().rates()
+        );
+        return Err(source.wrong(&io.span(), problem));
+    }
+    let io = |io: Spanned<IoLimit>| place.rule("io", io, |io| format!("\"{io}\""));
+    Ok(Envelope {
+        cpu: place.ceiling("cpu", jobs.cpu),
+        cpu_weight: place.ceiling("cpu_weight", jobs.cpu_weight),
+        memory: place.ceiling("memory", jobs.memory),
+        memory_high: place.ceiling("memory_high", jobs.memory_high),
+        swap: place.ceiling("swap", jobs.swap),
+        pids: place.ceiling("pids", jobs.pids),
+        io: jobs.io.into_iter().map(io).collect(),
+        timeout: place.ceiling("timeout", jobs.timeout),
+        output: place.ceiling("output", jobs.output),
+        running: jobs.running.map(|running| place.rule("running", running, ToString::to_string)),
+        run_as: jobs.run_as.map(|run_as| place.rule("run_as", run_as, ToString::to_string)),
+        users: jobs.users.map(|users| place.rule("users", users, ToString::to_string)),
+        commands: jobs.commands.map(|list| place.rule("commands", list, |list| texts(list))),
+        env: jobs.env.map(|env| place.rule("env", env, ToString::to_string)),
+    })
+}
+
+fn texts(list: &[AllowedCommand]) -> String {
+    format!("{:?}", list.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+/// Where the keys of a `[roles.….jobs]` stand.
+struct Keys<'a> {
+    source: Source<'a>,
+    key: &'a str,
+}
+
+impl Keys<'_> {
+    fn ceiling<T: Display>(
+        &self,
+        name: &str,
+        ceiling: Option<Spanned<Ceiling<T>>>,
+    ) -> Option<Ruled<Ceiling<T>>> {
+        Some(self.rule(name, ceiling?, |ceiling| {
+            format!("{{ max = \"{}\", default = \"{}\" }}", ceiling.max, ceiling.default)
+        }))
+    }
+
+    fn rule<T>(&self, name: &str, value: Spanned<T>, words: impl FnOnce(&T) -> String) -> Ruled<T> {
+        let place: Range<usize> = value.span();
+        let rule = self.source.rule(&place, format_args!("{}.{name} = {}", self.key, words(value.get_ref())));
+        Ruled { value: value.into_inner(), rule }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a policy comes to, for the one who wrote it: its roles and rights, and what probably was not meant.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::Policy;
+use super::action::Verb;
+use super::grant::{Grant, Ownership};
+use super::identify::{Fingerprint, Identify};
+use super::role::Role;
+
+impl Policy {
+    /// Roles and what each may do.
+    pub(super) fn summary(&self) -> String {
+        let mut text = format!("roles come from: {}\n", self.identify.as_str());
+        for role in &self.roles {
+            let Role { name, rights, .. } = role;
+            let reaching = |reach| {
+                let verbs: Vec<_> = rights
+                    .iter()
+                    .filter(|right| right.reach == reach)
+                    .map(|right| right.verb.as_str())
+                    .collect();
+                verbs.join(", ")
+            };
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "role {name}:");
+            for (reach, words) in [(Grant::Any, "any jobs"), (Grant::Own, "own jobs")] {
+                let verbs = reaching(reach);
+                if !verbs.is_empty() {
+                    let _ = writeln!(text, "  on {words}: {verbs}");
+                }
+            }
+            for rule in role.envelope.rules() {
+                let _ = writeln!(text, "  {rule}");
+            }
+        }
+        text
+    }
+
+    /// As [`Self::warnings`], and whether its file is somebody else's to change.
+    pub(super) fn warnings_of_file(&self, path: &Path) -> Vec<String> {
+        let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+        let mut warnings = self.warnings();
+        if mode & 0o022 != 0 {
+            let words = "its group or everyone may write to it, and so decide who may do what";
+            warnings.push(format!("{}: {words} (mode {:03o})", path.display(), mode & 0o777));
+        }
+        warnings
+    }
+
+    /// What is allowed in a policy, and makes little sense.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (at, role) in self.roles.iter().enumerate() {
+            self.warn_of_members(role, &self.roles[..at], &mut warnings);
+            let may = |verb| role.right(verb).is_some_and(|right| right.reach != Grant::None);
+            if !Verb::ALL.into_iter().any(may) {
+                warnings.push(format!("{}: it may do nothing", role.rule));
+            }
+            if !may(Verb::Start) && role.envelope.rules().next().is_some_and(|_| !self.owns_by_os_user()) {
+                warnings.push(format!("{}: its jobs are described, and it may not start any", role.rule));
+            }
+            if self.owns_by_os_user() && role.envelope.run_as.is_none() && role.reaches_own() {
+                warnings
+                    .push(format!("{}: ownership = \"os_user\" and no run_as: no job is its own", role.rule));
+            }
+        }
+        warnings
+    }
+
+    fn owns_by_os_user(&self) -> bool {
+        self.ownership == Ownership::OsUser
+    }
+
+    fn warn_of_members(&self, role: &Role, before: &[Role], warnings: &mut Vec<String>) {
+        let is_empty = match self.identify {
+            Identify::Extension => false,
+            Identify::Fingerprint => role.fingerprints.is_empty(),
+            Identify::Uri => role.uris.is_empty(),
+        };
+        if is_empty {
+            warnings.push(format!("{}: nobody has it, because its list is empty", role.rule));
+        }
+        for first in before {
+            let fingerprints = role.fingerprints.iter().filter(|member| first.fingerprints.contains(member));
+            let uris = role.uris.iter().filter(|uri| first.uris.contains(uri));
+            let twice = fingerprints.map(Fingerprint::as_str).chain(uris.map(String::as_str));
+            warnings.extend(twice.map(|member| {
+                format!(
+                    "{}: {member} has the role {:?}, which lists it as well and stands first",
+                    role.rule, first.name
+                )
+            }));
+        }
+    }
+}
+
+impl Role {
+    fn reaches_own(&self) -> bool {
+        self.rights.iter().any(|right| right.reach == Grant::Own && right.verb != Verb::Start)
+    }
+}
