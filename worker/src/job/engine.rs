@@ -8,7 +8,9 @@ mod lookup;
 mod page;
 mod request;
 mod running;
+mod start;
 mod starting;
+mod until;
 
 use std::sync::Arc;
 
@@ -27,16 +29,14 @@ use self::request::send;
 use self::running::Running;
 use self::starting::Starting;
 use super::folder::{Folder, JobsDir};
-use super::spec::FORMAT_VERSION;
-use super::{JobId, Spec, State, Whose};
+use super::{JobId, Whose};
 use crate::output::follower::Selection;
 use crate::output::hub::Hub;
 use crate::output::index::Kind;
-use crate::policy::{Among, Claim, Permit, action};
-use crate::shim::clock;
+use crate::policy::{Among, Permit, action};
 use crate::shim::control::Control;
 use crate::spawner::client::SpawnerClient;
-use crate::spawner::protocol::{RemoveReply, StartReply};
+use crate::spawner::protocol::RemoveReply;
 
 /// Starts, ends, shows and follows jobs. Clones are the same engine.
 #[derive(Clone)]
@@ -139,56 +139,6 @@ impl Engine {
         blocking(move || folder.whose()).await?.ok_or_else(|| EngineError::not_found(job))
     }
 
-    /// Starts a job. The same request again, by the same owner under the same id, returns the job that is there.
-    ///
-    /// # Errors
-    /// When it was refused, the id is another job's, or the spawner can't be reached.
-    pub async fn start(&self, permit: Permit<action::Start>) -> Result<JobView, EngineError> {
-        let (owner, claim) = (permit.identity().owner(), permit.claim().clone());
-        let max_running = permit.max_running().cloned();
-        let action::Start { id, request } = permit.into_action();
-        let _under_way = self.parts.starting.begin(id);
-        let output_limit = Some(request.output_limit.unwrap_or(self.parts.output_limit));
-        let created_unix_usec = clock::unix_usec();
-        let spec = Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec, output_limit };
-        match max_running {
-            None => self.start_now(&spec, &claim).await,
-            Some(max) => self.start_counted(spec, claim, max).await,
-        }
-    }
-
-    async fn start_now(&self, spec: &Spec, claim: &Claim) -> Result<JobView, EngineError> {
-        let id = spec.id;
-        self.parts.running.forget(id).await;
-        // Twice, because a job that is there may prove not to be startable, and be gone again.
-        for _ in 0..2 {
-            match self.parts.spawner.start(spec).await? {
-                (StartReply::Started, Some(state)) => return Ok(JobView::started(spec.clone(), state)),
-                (StartReply::Started, None) => return self.view(id).await,
-                (StartReply::Refused(refusal), _) => return Err(refusal.into()),
-                (StartReply::Exists, _) => match self.same_job(spec, claim).await {
-                    Err(EngineError::NotFound { .. }) => {}
-                    other => return other,
-                },
-            }
-        }
-        Err(EngineError::Exists { id })
-    }
-
-    /// The job that is there under the id of `spec`, once it has started, if it is the same.
-    async fn same_job(&self, spec: &Spec, claim: &Claim) -> Result<JobView, EngineError> {
-        let (asked, claim) = (spec.clone(), claim.clone());
-        let look = move |folder: &Folder| {
-            let Some(there) = folder.spec()? else { return Ok(None) };
-            if there.request != asked.request || !claim.owns(&Whose::from(&there)) {
-                return Err(EngineError::Exists { id: asked.id });
-            }
-            Ok(folder.state()?)
-        };
-        self.until(spec.id, look).await?;
-        self.view(spec.id).await
-    }
-
     /// Ends a job and returns when it is finished. One that is finished already is fine.
     ///
     /// # Errors
@@ -214,8 +164,8 @@ impl Engine {
         self.view(permit.into_action().job).await
     }
 
-    /// A page of the jobs that the permit reaches, oldest first, each as `show` makes it of a job; and where the next page begins, if there is
-    /// one. A job whose folder can't be read is left out and told of in the log.
+    /// A page of the jobs that the permit reaches, oldest first, each as `show` makes it of a job; and where the next page
+    /// begins, if there is one. A job whose folder can't be read is left out and told of in the log.
     ///
     /// # Errors
     /// When the folder of the jobs can't be read, or the worker goes down.
@@ -317,49 +267,6 @@ impl Engine {
     async fn ask(&self, job: JobId, control: Control) -> Result<(), EngineError> {
         let folder = self.folder(job);
         blocking(move || send(job, &folder, &control)).await
-    }
-
-    /// The state of a job, as soon as it has one.
-    async fn started(&self, job: JobId) -> Result<State, EngineError> {
-        self.until(job, |folder| Ok(folder.state()?)).await
-    }
-
-    /// The job, as soon as it is finished: it may be removed right after.
-    async fn finished(&self, job: JobId) -> Result<JobView, EngineError> {
-        self.until(job, |folder| Ok(JobView::read_finished(folder)?)).await
-    }
-
-    /// What `look` finds in a job's folder, as soon as it finds something. Looks again when the state changes.
-    async fn until<T, F>(&self, job: JobId, look: F) -> Result<T, EngineError>
-    where
-        T: Send + 'static,
-        F: Fn(&Folder) -> Result<Option<T>, EngineError> + Send + Sync + 'static,
-    {
-        let look = Arc::new(look);
-        let again = || {
-            let (folder, look) = (self.folder(job), Arc::clone(&look));
-            blocking(move || look(&folder))
-        };
-        if let Some(found) = again().await? {
-            return Ok(found);
-        }
-        // Then another look, for what came before the watch.
-        let (folder, hub, look) = (self.folder(job), self.parts.hub.clone(), Arc::clone(&look));
-        let watched = blocking(move || {
-            let watch = hub.watch_state(&folder)?;
-            Ok::<_, EngineError>((watch, look(&folder)?))
-        });
-        let (mut watch, mut found) = watched.await?;
-        loop {
-            if let Some(found) = found {
-                return Ok(found);
-            }
-            tokio::select! {
-                changed = watch.changed() => changed.map_err(|_gone| EngineError::not_found(job))?,
-                () = self.parts.shutdown.cancelled() => return Err(EngineError::ShuttingDown),
-            }
-            found = again().await?;
-        }
     }
 }
 

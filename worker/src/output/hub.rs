@@ -1,7 +1,7 @@
 //! The worker's one inotify instance: who follows a job is woken when its folder changes.
 //!
 //! A watched file costs its writer, so a folder is watched only while somebody holds a [`Watch`] of it, once however
-//! many do, and events that keep coming are drained about every millisecond ([`pace`]). Nothing runs while none come.
+//! many do, and events that keep coming are drained about every millisecond (`pace`). Nothing runs while none come.
 //! inotify(7).
 
 mod pace;

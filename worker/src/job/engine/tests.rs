@@ -12,11 +12,12 @@ use tokio::time::timeout;
 use super::*;
 use crate::identity::ClientIdentity;
 use crate::job::fake::{self, FakeShim};
+use crate::job::spec::FORMAT_VERSION;
 use crate::job::state::StopReason;
-use crate::job::{Ended, JobRequest, Outcome, Phase};
+use crate::job::{Ended, JobRequest, Outcome, Phase, Spec};
 use crate::policy::action::Action;
 use crate::policy::{Among, Policy};
-use crate::spawner::protocol::{Attached, Refusal, RefusalKind, RemoveReply, Request};
+use crate::spawner::protocol::{Attached, Refusal, RefusalKind, RemoveReply, Request, StartReply};
 
 type Answer = Box<dyn FnMut(&JobsDir, Spec) -> StartReply + Send>;
 
