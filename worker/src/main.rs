@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use jobworker::config::{self, log};
-use jobworker::{serve, spawner};
+use jobworker::{doctor, serve, spawner};
 
 /// Runs commands as jobs under limits on this host, for clients over mutual TLS
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Command {
     /// Make and revoke certificates
     #[command(subcommand)]
     Certs(jobworker_certs::Command),
+    /// Check this host for what `serve` with the same options needs: a line each, `ok` or what to do; exit code 1 if
+    /// anything fails
+    Doctor(Box<doctor::Args>),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
             spawner::run(&args)
         }
         Command::Certs(command) => jobworker_certs::run(command),
+        Command::Doctor(args) => return doctor::run(*args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

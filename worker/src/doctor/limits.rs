@@ -1,0 +1,225 @@
+//! The jobs' subtree: what of it is there, each limit put in force in a group of its own, and a process born in one.
+//!
+//! Where a spawner runs, its subtree is used as it stands, and the spawner's word is taken for its controllers. Where none
+//! does, the subtree is prepared as a spawner would, and put back as it was ([`Loan`]).
+
+use std::path::Path;
+
+use jobworker_limits::{Base, BaseError, Controller, GroupError, Limits, LimitsInForce, Loan, resolve_disk};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{AccessFlags, eaccess};
+
+use super::Subject;
+use super::finding::Finding;
+use super::scratch::{Scratch, remove_stale};
+use super::spawner::{Neighbour, as_root};
+use super::state::existing;
+use crate::config::Spawner;
+
+const SUBTREE: &str = "subtree";
+
+/// A limit to try: the flag's text, how to ask for it, and what the kernel should say.
+struct Trial {
+    flag: &'static str,
+    ask: fn(&mut Limits),
+    in_force: fn(&LimitsInForce) -> Option<String>,
+}
+
+const TRIALS: [Trial; 7] = [
+    Trial {
+        flag: "--cpu-limit 0.5",
+        ask: |limits| limits.cpu = Some("0.5".parse().expect("a limit")),
+        in_force: |found| Some(format!("cpu.max {} {}", found.cpu_quota_usec?, found.cpu_period_usec?)),
+    },
+    Trial {
+        flag: "--cpu-weight 50",
+        ask: |limits| limits.cpu_weight = Some("50".parse().expect("a weight")),
+        in_force: |found| Some(format!("cpu.weight {}", found.cpu_weight?)),
+    },
+    Trial {
+        flag: "--memory-limit 64MiB",
+        ask: |limits| limits.memory = Some("64MiB".parse().expect("a size")),
+        in_force: |found| Some(format!("memory.max {}", found.memory_max_bytes?)),
+    },
+    Trial {
+        flag: "--memory-high 48MiB",
+        ask: |limits| limits.memory_high = Some("48MiB".parse().expect("a size")),
+        in_force: |found| Some(format!("memory.high {}", found.memory_high_bytes?)),
+    },
+    Trial {
+        flag: "--swap-limit 16MiB",
+        ask: |limits| limits.swap = Some("16MiB".parse().expect("a size")),
+        in_force: |found| Some(format!("memory.swap.max {}", found.swap_max_bytes?)),
+    },
+    Trial {
+        flag: "--pids-limit 64",
+        ask: |limits| limits.pids = Some("64".parse().expect("a number")),
+        in_force: |found| Some(format!("pids.max {}", found.pids_max?)),
+    },
+    Trial {
+        flag: "--io-limit rbps=10MB,wbps=5MB,riops=1000,wiops=500",
+        ask: |limits| limits.io = vec!["rbps=10MB,wbps=5MB,riops=1000,wiops=500".parse().expect("rates")],
+        in_force: |found| {
+            let [disk] = found.io.as_slice() else { return None };
+            let (rbps, wbps, riops, wiops) = (disk.rbps?, disk.wbps?, disk.riops?, disk.wiops?);
+            let device = format!("{} ({})", disk.device, disk.device_name);
+            Some(format!("io.max {device} rbps={rbps} wbps={wbps} riops={riops} wiops={wiops}"))
+        },
+    },
+];
+
+pub(super) fn check(subject: &Subject) -> Vec<Finding> {
+    // Until everything is removed again.
+    let mut stops = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        stops.add(signal);
+    }
+    let are_held = stops.thread_block().is_ok();
+    let findings = look(subject);
+    if are_held {
+        // Whichever came meanwhile ends this process now.
+        let _ = stops.thread_unblock();
+    }
+    findings
+}
+
+fn look(subject: &Subject) -> Vec<Finding> {
+    match (&subject.spawner, &subject.config.spawner) {
+        (Neighbour::Runs { attached, .. }, _) => {
+            let Some(path) = &attached.base else {
+                return vec![none_there("the spawner has no writable one")];
+            };
+            let base = Base::prepared(path, attached.unavailable.clone());
+            base.map_or_else(|error| vec![unusable(&error)], |base| try_in(&base, subject))
+        }
+        (Neighbour::Absent, Spawner::Own(settings)) => {
+            let found = Base::find(settings.cgroup.as_deref());
+            match found.and_then(|path| Loan::take(&path)) {
+                Ok(loan) => try_on_loan(loan, subject),
+                Err(error) => vec![unusable(&error)],
+            }
+        }
+        (Neighbour::Absent | Neighbour::Silent(_), _) => {
+            let text = "neither controllers nor limits were looked at: the subtree is the spawner's";
+            vec![Finding::warn(SUBTREE, text, "mend the spawner's line above and run this again")]
+        }
+    }
+}
+
+fn try_on_loan(loan: Loan, subject: &Subject) -> Vec<Finding> {
+    let mut findings = try_in(loan.base(), subject);
+    let path = loan.base().path().to_owned();
+    if let Err(error) = loan.give_back() {
+        let remedy = format!("rmdir {0}/jobs {0}/shims", path.display());
+        findings.push(Finding::warn(SUBTREE, format!("it is not as it was before this: {error}"), remedy));
+    }
+    findings
+}
+
+fn unusable(error: &BaseError) -> Finding {
+    none_there(&error.to_string())
+}
+
+fn none_there(reason: &str) -> Finding {
+    let remedy = "systemd-run -p Delegate=yes jobworker …, or Delegate=yes in the spawner's unit, or --cgroup with a \
+                  group that this user may write; jobs run without groups and limits until then";
+    Finding::fail(SUBTREE, reason, remedy)
+}
+
+fn try_in(base: &Base, subject: &Subject) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok(SUBTREE, base.path().display().to_string())];
+    findings.extend(Controller::ALL.map(|controller| judge(base, controller)));
+    if let Err(errno) = eaccess(base.jobs().as_path(), AccessFlags::W_OK) {
+        let text = format!("not tried: {} is the spawner's ({})", base.jobs().display(), errno.desc());
+        findings.push(Finding::warn("limits", text, format!("for these, {}", as_root())));
+        return findings;
+    }
+    remove_stale(base);
+    let place = existing(&subject.config.state_dir);
+    findings.extend(TRIALS.iter().filter_map(|trial| attempt(base, trial, &place)));
+    findings.push(super::birth::attempt(base, subject));
+    findings
+}
+
+/// A reason is why, and behind a semicolon what to do.
+fn judge(base: &Base, controller: Controller) -> Finding {
+    let subject = format!("controller {controller}");
+    let Some(reason) = base.unavailable().get(&controller) else {
+        return Finding::ok(subject, "handed down to the jobs");
+    };
+    let general = "systemctl edit jobworker-spawner: [Service] Delegate=yes";
+    let (why, remedy) = reason.split_once("; ").unwrap_or((reason, general));
+    Finding::fail(subject, format!("jobs can't be limited by it: {why}"), remedy)
+}
+
+/// None where it would say again what has been said: of a controller that is missing, or of a place without a disk.
+fn attempt(base: &Base, trial: &Trial, place: &Path) -> Option<Finding> {
+    let mut limits = Limits::default();
+    (trial.ask)(&mut limits);
+    let is_missing = |controller| base.unavailable().contains_key(controller);
+    if limits.controllers().iter().any(is_missing) || (!limits.io.is_empty() && resolve_disk(place).is_err())
+    {
+        return None;
+    }
+    let found = Scratch::create(base, &limits, place).and_then(|scratch| {
+        let found = scratch.group().limits_in_force()?;
+        scratch.remove()?;
+        Ok(found)
+    });
+    Some(match found.map(|found| (trial.in_force)(&found)) {
+        Ok(Some(in_force)) => Finding::ok(trial.flag, format!("in force: {in_force}")),
+        Ok(None) => Finding::fail(trial.flag, "it is not in force", "boot a kernel that has this limit"),
+        Err(error @ GroupError::NoSwapAccounting { .. }) => {
+            let remedy = "boot with swapaccount=1 and a kernel with CONFIG_SWAP; swap limits but 0 are refused until then";
+            Finding::warn(trial.flag, error.to_string(), remedy)
+        }
+        Err(error) => Finding::fail(trial.flag, error.to_string(), refusal_remedy(&error)),
+    })
+}
+
+pub(super) fn refusal_remedy(error: &GroupError) -> String {
+    let errno = match error {
+        GroupError::Interface(error) => error.io_error().and_then(std::io::Error::raw_os_error),
+        _ => None,
+    };
+    match errno.map(Errno::from_raw) {
+        Some(Errno::EACCES | Errno::EPERM) => format!("run this as the spawner's user: {}", as_root()),
+        Some(Errno::EAGAIN | Errno::ENOSPC) => {
+            "raise cgroup.max.descendants of the groups above; remove groups that nobody needs".to_owned()
+        }
+        Some(Errno::ENODEV | Errno::ENOENT) => {
+            "boot a kernel with this limit built in (CONFIG_CFS_BANDWIDTH, CONFIG_MEMCG, CONFIG_BLK_DEV_THROTTLING, \
+             CONFIG_CGROUP_PIDS)"
+                .to_owned()
+        }
+        _ => "restart the spawner in a subtree that nobody else writes to".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_tried_once() {
+        let mut all = Limits::default();
+        for trial in &TRIALS {
+            let before = all.clone();
+            (trial.ask)(&mut all);
+            assert_ne!(before, all, "{}", trial.flag);
+            assert_eq!((trial.in_force)(&LimitsInForce::default()), None, "{}", trial.flag);
+        }
+        let Limits { cpu, cpu_weight, memory, memory_high, swap, pids, io } = all;
+        let given = [
+            cpu.is_some(),
+            cpu_weight.is_some(),
+            memory.is_some(),
+            memory_high.is_some(),
+            swap.is_some(),
+            pids.is_some(),
+            !io.is_empty(),
+        ];
+        assert_eq!(given, [true; 7]);
+    }
+}
