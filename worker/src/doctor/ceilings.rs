@@ -18,7 +18,7 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let needed = (subject.config.door.max_connections + subject.config.service.max_followers) as u64;
     vec![
         judge(
-            "open files (ulimit -Hn)",
+            "open files (ulimit -Hn, here)",
             files,
             needed,
             "connections and followers beyond it are refused",

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use jobworker_limits::{Base, BaseError, Controller, GroupError, Limits, LimitsInForce, Loan, resolve_disk};
+use jobworker_limits::{Base, Controller, GroupError, Limits, LimitsInForce, Loan, resolve_disk};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, eaccess};
@@ -18,6 +18,7 @@ use super::state::existing;
 use crate::config::Spawner;
 
 const SUBTREE: &str = "subtree";
+const WITHOUT: &str = "jobs run without groups, and limits are refused";
 
 /// A limit to try: the flag's text, how to ask for it, and what the kernel should say.
 struct Trial {
@@ -88,16 +89,26 @@ fn look(subject: &Subject) -> Vec<Finding> {
     match (&subject.spawner, &subject.config.spawner) {
         (Neighbour::Runs { attached, .. }, _) => {
             let Some(path) = &attached.base else {
-                return vec![none_there("the spawner has no writable one")];
+                return vec![none_there("the spawner has no writable one", WITHOUT)];
             };
             let base = Base::prepared(path, attached.unavailable.clone());
-            base.map_or_else(|error| vec![unusable(&error)], |base| try_in(&base, subject))
+            base.map_or_else(
+                |error| vec![none_there(&error.to_string(), WITHOUT)],
+                |base| try_in(&base, subject),
+            )
         }
         (Neighbour::Absent, Spawner::Own(settings)) => {
             let found = Base::find(settings.cgroup.as_deref());
             match found.and_then(|path| Loan::take(&path)) {
                 Ok(loan) => try_on_loan(loan, subject),
-                Err(error) => vec![unusable(&error)],
+                // A subtree that was asked for has to be there.
+                Err(error) if settings.cgroup.is_some() => {
+                    vec![none_there(
+                        &error.to_string(),
+                        "the worker does not start without the one of --cgroup",
+                    )]
+                }
+                Err(error) => vec![none_there(&error.to_string(), WITHOUT)],
             }
         }
         (Neighbour::Absent | Neighbour::Silent(_), _) => {
@@ -117,14 +128,10 @@ fn try_on_loan(loan: Loan, subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-fn unusable(error: &BaseError) -> Finding {
-    none_there(&error.to_string())
-}
-
-fn none_there(reason: &str) -> Finding {
-    let remedy = "systemd-run -p Delegate=yes jobworker …, or Delegate=yes in the spawner's unit, or --cgroup with a \
-                  group that this user may write; jobs run without groups and limits until then";
-    Finding::fail(SUBTREE, reason, remedy)
+fn none_there(reason: &str, consequence: &str) -> Finding {
+    let remedy = "Delegate=yes in the spawner's unit, or systemd-run -p Delegate=yes jobworker …, or --cgroup with a \
+                  cgroup v2 group that this user may write";
+    Finding::fail(SUBTREE, format!("{reason}; {consequence}"), remedy)
 }
 
 fn try_in(base: &Base, subject: &Subject) -> Vec<Finding> {
