@@ -12,6 +12,7 @@ pub mod faults;
 pub mod http2;
 pub mod pki;
 pub mod proxy;
+pub mod sbom;
 pub mod scale;
 pub mod scratch;
 pub mod subtree;
