@@ -11,7 +11,10 @@ use std::process::{Command, Stdio};
 use jobworker_tests::binaries::binary;
 use jobworker_tests::worker::clean;
 use jobworker_tests::{Pki, Worker, census, scratch};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    date_time_ymd,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
@@ -105,6 +108,15 @@ impl Drop for Patient {
 fn expect_line(lines: &[String], level: &str, words: &[&str]) {
     let fits = |line: &&String| line.starts_with(level) && words.iter().all(|word| line.contains(word));
     assert!(lines.iter().any(|line| fits(&line)), "no {level} with {words:?} in {lines:#?}");
+}
+
+/// A CA that nobody knows, PEM.
+fn self_signed(name: &str) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    params.self_signed(&key).expect("a signature").pem()
 }
 
 /// What an ordinary host may lack, whoever sets it up.
@@ -203,13 +215,20 @@ fn certificates_that_do_not_fit_are_told_apart() {
         .env("JOBWORKER_KEY", other.key)
         .expect("FAIL", &["alice.pem", "certs server"]);
 
+    let for_clients = Patient::new()
+        .with_certificate(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    for_clients.expect("FAIL", &["odd-server.pem", "clients refuse it", "--host build7.example.org --force"]);
+
+    // One that is called like ours, and one that is not.
     let stranger = Pki::new();
-    let ca = stranger.ca();
-    let words = ["server.pem", "no CA in", ca.to_str().expect("UTF-8"), "jobctl --ca"];
-    Patient::new()
-        .env("JOBWORKER_CA", stranger.ca())
-        .env("JOBWORKER_CRL", stranger.crl())
-        .expect("warn", &words);
+    let another = self_signed("another CA");
+    let another_path = stranger.dir().join("another.pem");
+    fs::write(&another_path, another).expect("a writable folder");
+    for ca in [stranger.ca(), another_path] {
+        let mut patient = Patient::new().env("JOBWORKER_CA", &ca);
+        patient.command.env_remove("JOBWORKER_CRL");
+        patient.expect("warn", &["server.pem", "no CA in", ca.to_str().expect("UTF-8"), "jobctl --ca"]);
+    }
 
     let patient = Patient::new();
     let not_a_list = patient.pki.ca();
@@ -255,16 +274,17 @@ fn a_state_folder_that_can_not_be_used_is_named() {
     let inside = format!("{path}/state");
     Patient::new().env("JOBWORKER_STATE_DIR", &inside).expect("FAIL", &[&inside, "--state-dir"]);
 
-    let mut patient = Patient::new();
-    fs::set_permissions(patient.folder.path(), Permissions::from_mode(0o500)).expect("our own folder");
-    if nix::unistd::geteuid().is_root() {
-        patient.command.uid(65534).gid(65534);
+    // Not to be read, and not to be written to.
+    for mode in [0o300, 0o555] {
+        let mut patient = Patient::new();
+        fs::set_permissions(patient.folder.path(), Permissions::from_mode(mode)).expect("our own folder");
+        if nix::unistd::geteuid().is_root() {
+            patient.command.uid(65534).gid(65534);
+        }
+        let path = patient.folder.path().to_str().expect("UTF-8").to_owned();
+        let words = [&format!("state folder {path}"), "Permission denied", &format!("chmod 700 {path}")];
+        patient.expect("FAIL", &words);
     }
-    let path = patient.folder.path().to_str().expect("UTF-8").to_owned();
-    patient.expect(
-        "FAIL",
-        &[&format!("state folder {path}"), "Permission denied", &format!("chmod 700 {path}")],
-    );
 }
 
 #[test]

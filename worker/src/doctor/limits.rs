@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use jobworker_limits::{Base, Controller, GroupError, Limits, LimitsInForce, Loan, resolve_disk};
+use jobworker_limits::{Base, Controller, GroupError, Limits, Loan, resolve_disk};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, eaccess};
@@ -13,62 +13,13 @@ use nix::unistd::{AccessFlags, eaccess};
 use super::Subject;
 use super::finding::Finding;
 use super::scratch::{Scratch, remove_stale};
-use super::spawner::{Neighbour, as_root};
+use super::spawner::{Neighbour, behind};
 use super::state::existing;
+use super::trials::{TRIALS, Trial};
 use crate::config::Spawner;
 
 const SUBTREE: &str = "subtree";
 const WITHOUT: &str = "jobs run without groups, and limits are refused";
-
-/// A limit to try: the flag's text, how to ask for it, and what the kernel should say.
-struct Trial {
-    flag: &'static str,
-    ask: fn(&mut Limits),
-    in_force: fn(&LimitsInForce) -> Option<String>,
-}
-
-const TRIALS: [Trial; 7] = [
-    Trial {
-        flag: "--cpu-limit 0.5",
-        ask: |limits| limits.cpu = Some("0.5".parse().expect("a limit")),
-        in_force: |found| Some(format!("cpu.max {} {}", found.cpu_quota_usec?, found.cpu_period_usec?)),
-    },
-    Trial {
-        flag: "--cpu-weight 50",
-        ask: |limits| limits.cpu_weight = Some("50".parse().expect("a weight")),
-        in_force: |found| Some(format!("cpu.weight {}", found.cpu_weight?)),
-    },
-    Trial {
-        flag: "--memory-limit 64MiB",
-        ask: |limits| limits.memory = Some("64MiB".parse().expect("a size")),
-        in_force: |found| Some(format!("memory.max {}", found.memory_max_bytes?)),
-    },
-    Trial {
-        flag: "--memory-high 48MiB",
-        ask: |limits| limits.memory_high = Some("48MiB".parse().expect("a size")),
-        in_force: |found| Some(format!("memory.high {}", found.memory_high_bytes?)),
-    },
-    Trial {
-        flag: "--swap-limit 16MiB",
-        ask: |limits| limits.swap = Some("16MiB".parse().expect("a size")),
-        in_force: |found| Some(format!("memory.swap.max {}", found.swap_max_bytes?)),
-    },
-    Trial {
-        flag: "--pids-limit 64",
-        ask: |limits| limits.pids = Some("64".parse().expect("a number")),
-        in_force: |found| Some(format!("pids.max {}", found.pids_max?)),
-    },
-    Trial {
-        flag: "--io-limit rbps=10MB,wbps=5MB,riops=1000,wiops=500",
-        ask: |limits| limits.io = vec!["rbps=10MB,wbps=5MB,riops=1000,wiops=500".parse().expect("rates")],
-        in_force: |found| {
-            let [disk] = found.io.as_slice() else { return None };
-            let (rbps, wbps, riops, wiops) = (disk.rbps?, disk.wbps?, disk.riops?, disk.wiops?);
-            let device = format!("{} ({})", disk.device, disk.device_name);
-            Some(format!("io.max {device} rbps={rbps} wbps={wbps} riops={riops} wiops={wiops}"))
-        },
-    },
-];
 
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     // Until everything is removed again.
@@ -94,7 +45,7 @@ fn look(subject: &Subject) -> Vec<Finding> {
             let base = Base::prepared(path, attached.unavailable.clone());
             base.map_or_else(
                 |error| vec![none_there(&error.to_string(), WITHOUT)],
-                |base| try_in(&base, subject),
+                |base| try_in(&base, base.path().display().to_string(), subject),
             )
         }
         (Neighbour::Absent, Spawner::Own(settings)) => {
@@ -119,8 +70,8 @@ fn look(subject: &Subject) -> Vec<Finding> {
 }
 
 fn try_on_loan(loan: Loan, subject: &Subject) -> Vec<Finding> {
-    let mut findings = try_in(loan.base(), subject);
     let path = loan.base().path().to_owned();
+    let mut findings = try_in(loan.base(), which(&path, subject), subject);
     if let Err(error) = loan.give_back() {
         let remedy = format!("rmdir {0}/jobs {0}/shims", path.display());
         findings.push(Finding::warn(SUBTREE, format!("it is not as it was before this: {error}"), remedy));
@@ -134,12 +85,24 @@ fn none_there(reason: &str, consequence: &str) -> Finding {
     Finding::fail(SUBTREE, format!("{reason}; {consequence}"), remedy)
 }
 
-fn try_in(base: &Base, subject: &Subject) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok(SUBTREE, base.path().display().to_string())];
+/// The subtree in words. A shell's group is full of processes, and no service's.
+fn which(path: &Path, subject: &Subject) -> String {
+    let path = path.display();
+    match &subject.config.spawner {
+        Spawner::Own(settings) if settings.cgroup.is_none() => {
+            let service = behind("systemd-run --pipe --wait -p Delegate=yes");
+            format!("{path}, as a worker gets that is started from here; what a service gets tells {service}")
+        }
+        _ => path.to_string(),
+    }
+}
+
+fn try_in(base: &Base, which: String, subject: &Subject) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok(SUBTREE, which)];
     findings.extend(Controller::ALL.map(|controller| judge(base, controller)));
     if let Err(errno) = eaccess(base.jobs().as_path(), AccessFlags::W_OK) {
         let text = format!("not tried: {} is the spawner's ({})", base.jobs().display(), errno.desc());
-        findings.push(Finding::warn("limits", text, format!("for these, {}", as_root())));
+        findings.push(Finding::warn("limits", text, format!("for these, {}", behind("sudo"))));
         return findings;
     }
     remove_stale(base);
@@ -185,13 +148,13 @@ fn attempt(base: &Base, trial: &Trial, place: &Path) -> Option<Finding> {
     })
 }
 
-pub(super) fn refusal_remedy(error: &GroupError) -> String {
+fn refusal_remedy(error: &GroupError) -> String {
     let errno = match error {
         GroupError::Interface(error) => error.io_error().and_then(std::io::Error::raw_os_error),
         _ => None,
     };
     match errno.map(Errno::from_raw) {
-        Some(Errno::EACCES | Errno::EPERM) => format!("run this as the spawner's user: {}", as_root()),
+        Some(Errno::EACCES | Errno::EPERM) => format!("run this as the spawner's user: {}", behind("sudo")),
         Some(Errno::EAGAIN | Errno::ENOSPC) => {
             "raise cgroup.max.descendants of the groups above; remove groups that nobody needs".to_owned()
         }
@@ -201,32 +164,5 @@ pub(super) fn refusal_remedy(error: &GroupError) -> String {
                 .to_owned()
         }
         _ => "restart the spawner in a subtree that nobody else writes to".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_limit_is_tried_once() {
-        let mut all = Limits::default();
-        for trial in &TRIALS {
-            let before = all.clone();
-            (trial.ask)(&mut all);
-            assert_ne!(before, all, "{}", trial.flag);
-            assert_eq!((trial.in_force)(&LimitsInForce::default()), None, "{}", trial.flag);
-        }
-        let Limits { cpu, cpu_weight, memory, memory_high, swap, pids, io } = all;
-        let given = [
-            cpu.is_some(),
-            cpu_weight.is_some(),
-            memory.is_some(),
-            memory_high.is_some(),
-            swap.is_some(),
-            pids.is_some(),
-            !io.is_empty(),
-        ];
-        assert_eq!(given, [true; 7]);
     }
 }

@@ -87,7 +87,11 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
         ),
         Neighbour::Silent(error) => {
             let text = format!("the one on {} does not answer us: {error}", path.display());
-            Finding::fail(SUBJECT, text, format!("run this as root or as the worker's user: {}", as_root()))
+            Finding::fail(
+                SUBJECT,
+                text,
+                format!("run this as root or as the worker's user: {}", behind("sudo")),
+            )
         }
     }]
 }
@@ -103,11 +107,11 @@ fn judge(path: &Path, attached: &Attached) -> Finding {
     Finding::ok(SUBJECT, text)
 }
 
-/// This very command, for somebody who may do more.
-pub(super) fn as_root() -> String {
+/// This very command, behind another that gives it what it lacks.
+pub(super) fn behind(prefix: &str) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("jobworker"));
-    let args = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    format!("sudo {} {args}", program.display())
+    let args: Vec<_> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    format!("{prefix} {} {}", program.display(), args.join(" "))
 }
 
 #[cfg(test)]
