@@ -21,7 +21,7 @@ use crate::{BaseError, Controller, Group, GroupError, InterfaceError, Limits, me
 
 /// The leaf of the spawner and its shims.
 pub(crate) const SHIMS: &str = "shims";
-const JOBS: &str = "jobs";
+pub(crate) const JOBS: &str = "jobs";
 
 /// A prepared subtree.
 #[derive(Debug, Clone)]
@@ -58,6 +58,15 @@ impl Base {
                 unavailable.insert(controller, reason);
             }
         }
+        Ok(Base { path: path.to_path_buf(), unavailable })
+    }
+
+    /// A base that another process has prepared, and what that one says is unavailable. Writes nothing.
+    ///
+    /// # Errors
+    /// When `path` is no cgroup v2 group.
+    pub fn prepared(path: &Path, unavailable: BTreeMap<Controller, String>) -> Result<Base, BaseError> {
+        check_is_group(path)?;
         Ok(Base { path: path.to_path_buf(), unavailable })
     }
 
@@ -201,7 +210,7 @@ fn enable(group: &Path, controller: Controller) -> Result<(), String> {
     }
 }
 
-fn lists(path: &Path, controller: Controller) -> Result<bool, String> {
+pub(crate) fn lists(path: &Path, controller: Controller) -> Result<bool, String> {
     let text = read(path).map_err(|error| error.to_string())?;
     Ok(text.split(' ').any(|name| name == controller.name()))
 }

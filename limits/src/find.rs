@@ -17,6 +17,13 @@ pub(crate) fn own_base() -> Result<PathBuf, BaseError> {
     locate(&mountinfo, &own).ok_or_else(|| BaseError::NoHierarchy { group: own.display().to_string() })
 }
 
+/// The folder of this process's own cgroup v2 group.
+pub(crate) fn own_folder() -> Result<PathBuf, BaseError> {
+    let mountinfo = read_proc("/proc/self/mountinfo")?;
+    let own = own_group(&read_proc("/proc/self/cgroup")?);
+    show(&mountinfo, &own).ok_or_else(|| BaseError::NoHierarchy { group: own.display().to_string() })
+}
+
 /// Whether the host has this controller in a cgroup v1 hierarchy, where cgroup v2 cannot have it.
 pub(crate) fn is_on_v1(controller: Controller) -> bool {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -37,13 +44,18 @@ fn own_group(cgroup: &str) -> PathBuf {
     cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().into()
 }
 
-fn locate(mountinfo: &str, own: &Path) -> Option<PathBuf> {
-    let group = mountinfo.lines().filter_map(cgroup2_mount).find_map(|(root, mount_point)| {
+/// The folder that shows a group, by the mounts that there are.
+fn show(mountinfo: &str, own: &Path) -> Option<PathBuf> {
+    mountinfo.lines().filter_map(cgroup2_mount).find_map(|(root, mount_point)| {
         // A group outside the cgroup namespace's root is shown as /../…: no mount shows that.
         let below = own.strip_prefix(&root).ok().filter(|below| !below.starts_with(".."))?;
         // Not `join` of an empty path: that would add a slash.
         Some(mount_point.components().chain(below.components()).collect::<PathBuf>())
-    })?;
+    })
+}
+
+fn locate(mountinfo: &str, own: &Path) -> Option<PathBuf> {
+    let group = show(mountinfo, own)?;
     let is_ours = group.file_name().is_some_and(|name| OUR_LEAVES.iter().any(|leaf| name == *leaf));
     if is_ours && own.file_name() == group.file_name() {
         group.parent().map(Path::to_path_buf)

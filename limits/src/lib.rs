@@ -4,6 +4,7 @@
 //!   [`PidsLimit`], [`IoLimit`]; together, [`Limits`]. Beside them [`OutputLimit`], which no group holds.
 //! - [`resolve_disk`]: which whole disk an IO limit's path, partition or device stands for.
 //! - [`Base`]: the delegated subtree, found and prepared; it creates a group with its limits, before any process.
+//! - [`Loan`]: a base for a moment only, put back as it was.
 //! - [`Group`]: one job's group: kill, freeze, signal, wait until empty, usage, events, remove.
 //!
 //! Everything blocks and nothing is done in the background. Writes go through cgroups-rs where that crate is sound
@@ -25,6 +26,7 @@ mod interface;
 mod io;
 mod knob;
 mod limits;
+mod loan;
 mod members;
 mod memory;
 mod output;
@@ -43,6 +45,7 @@ pub use in_force::{IoLimitInForce, LimitsInForce};
 pub use interface::InterfaceError;
 pub use io::{AboveCeiling, IoLimit, IoRates};
 pub use limits::Limits;
+pub use loan::Loan;
 pub use memory::{MemorySize, SwapLimit};
 pub use output::OutputLimit;
 pub use pids::PidsLimit;

@@ -13,6 +13,7 @@ pub mod http2;
 pub mod pki;
 pub mod policy;
 pub mod proxy;
+pub mod sbom;
 pub mod scale;
 pub mod scratch;
 pub mod subtree;

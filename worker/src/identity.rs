@@ -17,7 +17,9 @@ use x509_parser::prelude::FromDer;
 
 use crate::job::Owner;
 
-pub(crate) use self::validity::{certificate_not_after, revocation_list_next_update, utc};
+pub(crate) use self::validity::{
+    certificate_hosts, certificate_not_after, certificate_validity, revocation_list_next_update, utc,
+};
 
 /// The longest name, in bytes: with it, a control request for a shim still fits into one write to a FIFO.
 pub const MAX_NAME_BYTES: usize = 256;

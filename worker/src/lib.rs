@@ -16,10 +16,13 @@
 //!
 //! Beside the requests, [`retention`] removes ended jobs where an operator asks for that.
 //!
+//! [`doctor`] tells an operator what they would find on a host.
+//!
 //! Shared by all three: [`job`], the types and the folder of a job; [`output::index`], the file beside its output.
 
 pub mod audit;
 pub mod config;
+pub mod doctor;
 pub mod identity;
 pub mod job;
 pub mod output;

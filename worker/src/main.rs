@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use jobworker::config::{self, log};
 use jobworker::policy::command_line as policy;
-use jobworker::{serve, spawner};
+use jobworker::{doctor, serve, spawner};
 
 /// Runs commands as jobs under limits on this host, for clients over mutual TLS
 #[derive(Parser)]
@@ -33,6 +33,9 @@ enum Command {
     /// Check and explain policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Check this host for what `serve` with the same options needs: a line each, `ok` or what to do; exit code 1 if
+    /// anything fails
+    Doctor(Box<doctor::Args>),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         }
         Command::Certs(command) => jobworker_certs::run(command),
         Command::Policy(command) => return ended(policy::run(command)),
+        Command::Doctor(args) => return doctor::run(*args),
     };
     ended(result.map(|()| ExitCode::SUCCESS))
 }

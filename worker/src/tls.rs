@@ -92,7 +92,7 @@ pub fn server_config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-fn client_verifier(
+pub(crate) fn client_verifier(
     files: &Files,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
@@ -108,11 +108,14 @@ fn client_verifier(
     verifier.build().map_err(unusable("the revocation list", blamed))
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     sections(what, path, "CERTIFICATE")
 }
 
-fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+pub(crate) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let what = "the revocation list";
     let lists = sections::<CertificateRevocationListDer<'static>>(what, path, "X509 CRL")?;
     match lists.iter().filter_map(|list| revocation_list_next_update(list)).find(|&end| has_passed(end)) {

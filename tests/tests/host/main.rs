@@ -8,6 +8,7 @@ mod bad_limits;
 mod caps;
 mod certs;
 mod config;
+mod doctor;
 mod exec_failures;
 mod idempotence;
 mod idle;

@@ -8,6 +8,7 @@ mod birth;
 mod controllers;
 mod cpu;
 mod disk;
+mod doctor;
 mod failing_disk;
 mod full_disk;
 mod jobs;

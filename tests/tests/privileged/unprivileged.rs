@@ -21,19 +21,19 @@ use tonic::Code;
 use crate::jobs::{assert_ended, assert_gone, assert_refused, finish, start_until, status, stop};
 use crate::setup::Turn;
 
-const WORKER: u32 = 990;
-const ALICE: u32 = 1001;
+pub(crate) const WORKER: u32 = 990;
+pub(crate) const ALICE: u32 = 1001;
 
 /// A spawner as root, for a worker that is not. Its socket is where everybody can see it.
-struct Spawner {
+pub(crate) struct Spawner {
     state: Arc<TempDir>,
-    subtree: Subtree,
+    pub(crate) subtree: Subtree,
     run: TempDir,
     process: Child,
 }
 
 impl Spawner {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::logging_to(Stdio::inherit())
     }
 
@@ -63,12 +63,12 @@ impl Spawner {
         Self { state: Arc::new(state), subtree, run, process }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.run.path().join("socket")
     }
 
     /// A worker that may read nothing of root's: its certificates are its own.
-    fn worker(&self) -> Worker {
+    pub(crate) fn worker(&self) -> Worker {
         self.worker_with(&[])
     }
 
