@@ -1,7 +1,7 @@
 //! `jobworker doctor`: what a worker and its spawner with these options would find on this host, a line each.
 //!
 //! It takes the options and the file of `serve`, changes nothing that lasts, and disturbs neither a worker nor a spawner
-//! that runs. What is checked is the list [`CHECKS`]: a function from a [`Subject`] to its [`Finding`]s, added in one line.
+//! that runs. What is checked is the list `CHECKS`: a function from a `Subject` to its `Finding`s, added in one line.
 //! Everything is tried rather than guessed: each limit is put in force in a group of its own, and a process is born there.
 //!
 //! No runtime and no thread: a birth shares the memory of this process.

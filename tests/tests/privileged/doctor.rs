@@ -1,9 +1,11 @@
 //! `jobworker doctor` where everything is there: each limit is really tried, what lacks is named, nothing is left.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use jobworker_tests::api::{JobState, Limits};
 use jobworker_tests::binaries::binary;
@@ -11,6 +13,8 @@ use jobworker_tests::client::{limited, shell, start};
 use jobworker_tests::subtree::CONTROLLERS;
 use jobworker_tests::worker::clean;
 use jobworker_tests::{Pki, Subtree, census};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::jobs::{status, stop};
@@ -109,6 +113,29 @@ async fn its_own_group_is_tried_and_as_before() {
     expect_all_ok(&output);
     expect_line(&lines(&output), "ok", &["subtree: ", subtree.path().to_str().expect("UTF-8")]);
     expect_untouched(&subtree.path());
+}
+
+/// Ended at fifteen moments of its run: where it holds the subtree, it puts that back first.
+#[tokio::test]
+async fn ended_at_any_moment_it_leaves_nothing() {
+    let _turn = Turn::shared().await;
+    let (subtree, pki, state) = (Subtree::new(), Pki::new(), on_data());
+    let mut command = doctor(&pki, state.path());
+    command.arg("--cgroup").arg(subtree.path());
+    let started = Instant::now();
+    expect_all_ok(&command.output().expect("jobworker can be executed"));
+    let whole = started.elapsed();
+    let mut ended_early = 0;
+    for part in 1..=15 {
+        let process = command.spawn().expect("jobworker can be executed");
+        thread::sleep(whole * part / 16);
+        let pid = Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("our own child");
+        let status = process.wait_with_output().expect("our own child").status;
+        ended_early += u32::from(status.signal() == Some(Signal::SIGTERM as i32));
+        expect_untouched(&subtree.path());
+    }
+    assert!(ended_early > 0, "no run took as long as the first: nothing was tried");
 }
 
 #[tokio::test]
