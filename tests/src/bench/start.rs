@@ -290,7 +290,9 @@ pub(super) fn moves(settings: Settings) -> anyhow::Result<Vec<Line>> {
     let calls = folder.path().join("calls");
     let mut command = Command::new("strace");
     command.args(["-f", "-q", "-y", "-e", "trace=openat,write,writev,pwrite64,clone3", "-o"]).arg(&calls);
-    for pid in [subject.worker.spawner_pid(), subject.worker.pid()] {
+    // The spare shim, too: the first job begins in it.
+    let spawner = subject.worker.spawner_pid();
+    for pid in [spawner, subject.worker.pid()].into_iter().chain(crate::census::children(spawner)) {
         command.arg("-p").arg(pid.to_string());
     }
     let mut strace = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
