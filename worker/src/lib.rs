@@ -22,6 +22,7 @@ pub mod audit;
 pub mod config;
 pub mod identity;
 pub mod job;
+pub mod notify;
 pub mod output;
 pub mod policy;
 pub mod retention;

@@ -1,9 +1,11 @@
 //! The command line of jobworker: which of its processes to be.
 
+mod docs;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use jobworker::config::{self, log};
 use jobworker::{serve, spawner};
 
@@ -32,14 +34,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse_from(with_default_command(std::env::args_os())).command {
-        Command::Serve(options) => serve::run(*options),
-        // Single-threaded, because it forks: no runtime may have been built.
-        Command::Spawner { args, log } => {
-            log::init(log);
-            spawner::run(&args)
-        }
-        Command::Certs(command) => jobworker_certs::run(command),
+    let result = match docs::asked(std::env::args_os()) {
+        Some(folder) => docs::write(&folder, Cli::command()),
+        None => execute(Cli::parse_from(with_default_command(std::env::args_os())).command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,6 +44,18 @@ fn main() -> ExitCode {
             eprintln!("jobworker: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(options) => serve::run(*options),
+        // Single-threaded, because it forks: no runtime may have been built.
+        Command::Spawner { args, log } => {
+            log::init(log);
+            spawner::run(&args)
+        }
+        Command::Certs(command) => jobworker_certs::run(command),
     }
 }
 
@@ -64,8 +73,6 @@ fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn completed(args: &[&str]) -> String {
