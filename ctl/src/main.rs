@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod config;
 mod dial;
+mod docs;
 mod exit;
 mod follow;
 mod gather;
@@ -21,6 +22,8 @@ mod spec;
 mod tls;
 mod tls_error;
 
+use std::path::Path;
+
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
@@ -28,9 +31,9 @@ use cli::{Cli, Command};
 use exit::Verb;
 
 fn main() {
-    let code = match Cli::try_parse() {
-        Ok(cli) => execute(cli),
-        Err(usage) => refuse(&usage),
+    let code = match docs::asked(std::env::args_os()) {
+        Some(folder) => write_docs(&folder),
+        None => Cli::try_parse().map_or_else(|usage| refuse(&usage), execute),
     };
     // At once: a thread may still be blocked in a write to a reader that has stopped reading.
     std::process::exit(code.into());
@@ -52,6 +55,12 @@ fn execute(cli: Cli) -> u8 {
         render::note(&format!("{error:#}"));
         exit::of_failure(verb, &error)
     })
+}
+
+fn write_docs(folder: &Path) -> u8 {
+    let Err(error) = docs::write(folder, Cli::command()) else { return exit::SUCCESS };
+    render::note(&format!("{error:#}"));
+    exit::of_failure(Verb::Plain, &error)
 }
 
 /// Prints what clap has to say: help and version (no failure), or what is wrong with the command line.

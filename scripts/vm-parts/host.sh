@@ -13,7 +13,12 @@ prepare_host() {
     flock "$lock" # two first runs at the same time: one prepares, the other waits
     install_tools
     [[ -x $cache/busybox ]] || fetch_busybox
-    [[ -d $cache/kernel ]] || fetch_kernel
+    kernel=$cache/kernel${debian:+-$debian} apt_options=()
+    if [[ $debian ]]; then
+        prepare_debian
+    else
+        [[ -d $kernel ]] || fetch_kernel
+    fi
     build_initramfs
     [[ $accel != auto ]] || accel=$(working_accel)
     exec {lock}>&-
@@ -23,7 +28,11 @@ install_tools() {
     local packages=()
     command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86)
     command -v mke2fs >/dev/null || packages+=(e2fsprogs)
-    ((${#packages[@]})) || return 0
+    ((${#packages[@]} == 0)) || install_packages "${packages[@]}"
+}
+
+install_packages() {
+    local packages=("$@")
     local install=(apt-get -y -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends "${packages[@]}")
     command -v apt-get >/dev/null || die "missing: ${packages[*]} (Debian's names); install them and try again"
     ((EUID == 0)) || die "missing: ${packages[*]}; install them with: sudo apt-get install ${packages[*]}"
@@ -37,7 +46,7 @@ install_tools() {
 unpack_package() { # PACKAGE FOLDER
     command -v apt-get >/dev/null || die "the guest is made of Debian packages ($1), and there is no apt-get here"
     mkdir -p "$run/package" "$2"
-    if ! (cd "$run/package" && apt-get -qq download "$1") >"$run/apt.log" 2>&1; then
+    if ! (cd "$run/package" && apt-get -qq "${apt_options[@]}" download "$1") >"$run/apt.log" 2>&1; then
         die "can't download the package $1: $(tail -n 1 "$run/apt.log")"
     fi
     dpkg -x "$run"/package/"$1"_*.deb "$2"
@@ -45,9 +54,9 @@ unpack_package() { # PACKAGE FOLDER
 
 # A fresh machine, or an image that was made small, has no package lists.
 refresh_package_lists() { # PACKAGE that must be known
-    [[ -z $(apt-cache -q=2 show "$1" 2>/dev/null) ]] || return 0
+    [[ -z $(apt-cache -q=2 "${apt_options[@]}" show "$1" 2>/dev/null) ]] || return 0
     ((EUID == 0)) || die "apt doesn't know the package $1; refresh its lists with: sudo apt-get update"
-    apt-get -qq update >"$run/apt.log" 2>&1 || die "apt-get update failed: $(tail -n 1 "$run/apt.log")"
+    apt-get -qq "${apt_options[@]}" update >"$run/apt.log" 2>&1 || die "apt-get update failed: $(tail -n 1 "$run/apt.log")"
 }
 
 fetch_busybox() {
@@ -60,7 +69,7 @@ fetch_busybox() {
 fetch_kernel() {
     refresh_package_lists linux-image-cloud-amd64
     local package module file
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+    package=$(apt-cache "${apt_options[@]}" depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
     [[ $package ]] || die "apt knows no package linux-image-cloud-amd64: is this Debian with its main archive?"
     say "unpacking $package"
     unpack_package "$package" "$run/unpacked"
@@ -75,7 +84,7 @@ fetch_kernel() {
         *) die "don't know how to unpack $file" ;;
         esac
     done
-    mv -T "$run/kernel" "$cache/kernel"
+    mv -T "$run/kernel" "$kernel"
 }
 
 # Built at each run: it takes 20 ms, and is never stale.
@@ -83,7 +92,7 @@ build_initramfs() {
     local root=$run/initramfs
     mkdir -p "$root"/{bin,dev,proc,lower,upper,root}
     cp "$cache/busybox" "$root/bin/"
-    cp -r "$cache/kernel/modules" "$root/"
+    cp -r "$kernel/modules" "$root/"
     printf '%s\n' "${modules[@]}" >"$root/modules/order"
     cp "$parts/initramfs" "$root/init"
     (cd "$root" && find . | "$cache/busybox" cpio -o -H newc -R 0:0) >"$run/initramfs.cpio" 2>/dev/null
@@ -103,7 +112,7 @@ working_accel() {
 
 kvm_boots() {
     timeout --kill-after=1 8 qemu-system-x86_64 "${machine[@]}" -accel kvm -cpu host -m 256M \
-        -kernel "$cache/kernel/vmlinuz" -initrd "$run/initramfs.cpio" -append "$cmdline vm.probe" \
+        -no-reboot -kernel "$kernel/vmlinuz" -initrd "$run/initramfs.cpio" -append "$cmdline vm.probe" \
         -serial "file:$run/probe.log" </dev/null >/dev/null 2>&1 &&
         grep -q 'vm probe: booted' "$run/probe.log"
 }

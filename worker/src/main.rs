@@ -1,9 +1,11 @@
 //! The command line of jobworker: which of its processes to be.
 
+mod docs;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use jobworker::config::{self, log};
 use jobworker::policy::command_line as policy;
 use jobworker::{doctor, serve, spawner};
@@ -39,21 +41,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse_from(with_default_command(std::env::args_os())).command {
-        Command::Serve(options) => serve::run(*options),
-        // Single-threaded, because it forks: no runtime may have been built.
-        Command::Spawner { args, log } => {
-            log::init(log);
-            spawner::run(&args)
-        }
-        Command::Certs(command) => jobworker_certs::run(command),
-        Command::Policy(command) => return ended(policy::run(command)),
-        Command::Doctor(args) => return doctor::run(*args),
+    let result = match docs::asked(std::env::args_os()) {
+        Some(folder) => docs::write(&folder, Cli::command()).map(|()| ExitCode::SUCCESS),
+        None => execute(Cli::parse_from(with_default_command(std::env::args_os())).command),
     };
-    ended(result.map(|()| ExitCode::SUCCESS))
-}
-
-fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -61,6 +52,21 @@ fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(options) => serve::run(*options)?,
+        // Single-threaded, because it forks: no runtime may have been built.
+        Command::Spawner { args, log } => {
+            log::init(log);
+            spawner::run(&args)?;
+        }
+        Command::Certs(command) => jobworker_certs::run(command)?,
+        Command::Policy(command) => return policy::run(command),
+        Command::Doctor(args) => return Ok(doctor::run(*args)),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Puts `serve` in front of flags that stand alone.
@@ -77,8 +83,6 @@ fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn completed(args: &[&str]) -> String {

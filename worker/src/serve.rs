@@ -23,6 +23,7 @@ use crate::config::{Config, Options, Spawner, log};
 use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
+use crate::notify;
 use crate::output::hub::Hub;
 use crate::policy::live::{self, InForce};
 use crate::retention::Retention;
@@ -82,6 +83,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     raise_open_files();
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");
+    notify::ready();
     let incoming = tls::incoming(listener, tls, config.door.clone());
     serve(incoming, engine, policies, &config, shutdown).await
 }
@@ -149,6 +151,7 @@ async fn drain(
     let deadline = async {
         shutdown.cancelled().await;
         tracing::info!("going down; jobs live on");
+        notify::stopping();
         // Ends the streams of those who watch the health.
         for name in ["", <JobWorkerServer<Service> as tonic::server::NamedService>::NAME] {
             health.set_service_status(name, ServingStatus::NotServing).await;

@@ -26,7 +26,7 @@ use nix::unistd::ForkResult;
 
 use self::host::Host;
 use self::server::{Fate, Server};
-use crate::shim;
+use crate::{notify, shim};
 
 /// `jobworker spawner`.
 #[derive(clap::Args, Clone, Debug)]
@@ -68,6 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen for the worker on {}", socket.display()))?;
     server.adopt(recover::scan(&host));
     tell_ready().context("can't say that the spawner is ready on stdout")?;
+    notify::ready_unwatched();
     let leftovers = remove::leftovers(&host);
     if !leftovers.is_empty()
         && let Ok(ForkResult::Child) = fork::fork()
@@ -79,6 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     match server.serve(&host)? {
         Fate::End => {
+            notify::stopping();
             server.remove_socket();
             server.dismiss_spare();
             Ok(())

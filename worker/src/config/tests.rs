@@ -100,3 +100,49 @@ fn what_is_missing_is_named() {
     let error = Config::load(flags(&["--config", "/no/such/worker.toml"])).unwrap_err();
     assert!(words(&error).contains("/no/such/worker.toml"), "{error}");
 }
+
+/// The file that the package installs.
+const PACKAGED: &str = include_str!("../../debian/worker.toml");
+
+/// With each option in force that is shown in a comment.
+fn uncommented() -> String {
+    let is_key = |line: &str| line.starts_with(|c: char| c.is_ascii_lowercase());
+    PACKAGED.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).fold(
+        String::new(),
+        |mut text, line| {
+            text.push_str(line);
+            text.push('\n');
+            text
+        },
+    )
+}
+
+#[test]
+fn the_packaged_file_shows_every_option_and_nothing_else() {
+    let shown: toml::Table = toml::from_str(&uncommented()).unwrap();
+    let shown: Vec<_> = shown.keys().cloned().collect();
+    let command = <Command as clap::CommandFactory>::command();
+    let options = command.get_arguments().filter_map(clap::Arg::get_long);
+    let mut options: Vec<_> = options.filter(|name| *name != "config").map(str::to_owned).collect();
+    options.sort();
+    assert_eq!(shown, options);
+    let _: Options = toml::from_str(&uncommented()).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn what_the_packaged_file_shows_as_defaults_is_the_default() {
+    let explicit = [
+        "state-dir",
+        "spawner-socket",
+        "cgroup",
+        "default-user",
+        "allow-user",
+        "keep-ended-for",
+        "keep-ended-bytes",
+        "policy",
+    ];
+    let text = uncommented();
+    let defaults = text.lines().filter(|line| !explicit.iter().any(|name| line.starts_with(name)));
+    let shown = load(&defaults.fold(String::new(), |text, line| text + line + "\n"), &[]).unwrap();
+    assert_eq!(format!("{shown:?}"), format!("{:?}", load(PACKAGED, &[]).unwrap()));
+}
