@@ -132,6 +132,10 @@ async fn a_read_only_disk_delays_verdicts_and_costs_no_job() {
     assert!(Path::new(&lives_on.cgroup).exists(), "the other goes on");
 
     Disk::remount(MsFlags::empty()).expect("the disk is whole");
+    until("what the spare shim had made is gone", || {
+        (census::job_folders(&worker.jobs_dir()).into_iter().collect::<Vec<_>>() == folders(&worker))
+            .then_some(())
+    });
     let ended = wait(&mut client, &ends_meanwhile.id).await.expect("the job is finished");
     assert_ended(&ended, Cause::Exited, Ended::ExitCode(5));
     assert_all_is_told(&mut client, &ended).await;
