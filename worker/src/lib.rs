@@ -25,6 +25,7 @@ pub mod config;
 pub mod doctor;
 pub mod identity;
 pub mod job;
+pub mod metrics;
 pub mod notify;
 pub mod output;
 pub mod policy;

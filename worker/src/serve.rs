@@ -23,6 +23,8 @@ use crate::config::{Config, Options, Spawner, log};
 use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
+use crate::metrics::listen::LoopbackAddress;
+use crate::metrics::{Metrics, collect, endpoint};
 use crate::notify;
 use crate::output::hub::Hub;
 use crate::policy::live::{self, InForce};
@@ -76,6 +78,10 @@ async fn start(config: Config) -> anyhow::Result<()> {
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::server_config(&config.tls)?;
     let policies = live::load(config.policy.as_deref())?;
+    let metrics = Metrics::default();
+    if let Some(address) = config.metrics_listen {
+        tell_metrics(address, &metrics, shutdown.clone()).await?;
+    }
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
     let engine = engine(&config, shutdown.clone()).await?;
@@ -84,8 +90,24 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");
     notify::ready();
-    let incoming = tls::incoming(listener, tls, config.door.clone());
-    serve(incoming, engine, policies, &config, shutdown).await
+    let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
+    serve(incoming, engine, policies, metrics, &config, shutdown).await
+}
+
+/// Begins to tell metrics, in a task of its own.
+async fn tell_metrics(
+    address: LoopbackAddress,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address.get()).await;
+    let listener = listener.with_context(|| format!("can't listen on {address} (--metrics-listen)"))?;
+    let address = listener.local_addr().context("can't tell the address that was bound")?;
+    tracing::info!("metrics at http://{address}/metrics");
+    let mut registry = metrics.registry();
+    registry.register_collector(Box::new(collect::Process::started_now()));
+    tokio::spawn(endpoint::serve(listener, registry, shutdown));
+    Ok(())
 }
 
 /// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
@@ -120,15 +142,16 @@ pub async fn serve(
     incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
     engine: Engine,
     policies: InForce,
+    metrics: Metrics,
     config: &Config,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service = Service::new(engine, policies, config.service);
+    let service = Service::new(engine, policies, metrics.clone(), config.service);
     let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;
     let (reflection, old_reflection) = (reflection().build_v1()?, self::reflection().build_v1alpha()?);
-    let routes = Routes::new(config.max_request_bytes_per_client);
+    let routes = Routes::new(config.max_request_bytes_per_client, metrics);
     let routes = routes.with(api).with(health_service).with(reflection).with(old_reflection);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
