@@ -10,6 +10,7 @@ use jobworker::config::{Config, Options};
 use jobworker::job::engine::Engine;
 use jobworker::job::folder::JobsDir;
 use jobworker::job::{ByteStr, JobId, JobRequest, Owner, Phase, Spec, State};
+use jobworker::metrics::Metrics;
 use jobworker::output::hub::Hub;
 use jobworker::policy::Policy;
 use jobworker::policy::live::InForce;
@@ -78,10 +79,18 @@ impl Worker {
         let engine = Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let incoming = tls::incoming(listener, tls::server_config(&config.tls).unwrap(), config.door.clone());
+        let metrics = Metrics::default();
+        let incoming = tls::incoming(
+            listener,
+            tls::server_config(&config.tls).unwrap(),
+            config.door.clone(),
+            metrics.clone(),
+        );
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let server =
-            tokio::spawn(async move { serve::serve(incoming, engine, policies, &config, token).await });
+            tokio::spawn(
+                async move { serve::serve(incoming, engine, policies, metrics, &config, token).await },
+            );
         Self { pki, address, shutdown, server, state, starts }
     }
 
