@@ -20,6 +20,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::{Config, Options, Spawner, log};
+use crate::job::census::Census;
 use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
@@ -130,8 +131,9 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
     let (jobs, spawner) = (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown)));
-    Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone());
-    Ok(Engine::new(jobs, spawner, hub, config.output_limit, shutdown))
+    let census = Census::start(jobs.clone(), Vec::new()).context("can't watch the jobs' folders")?;
+    Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone(), census.clone());
+    Ok(Engine::new(jobs, spawner, hub, config.output_limit, shutdown, census))
 }
 
 /// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use hyper_util::rt::TokioIo;
 use jobworker::config::{Config, Options};
+use jobworker::job::census::Census;
 use jobworker::job::engine::Engine;
 use jobworker::job::folder::JobsDir;
 use jobworker::job::{ByteStr, JobId, JobRequest, Owner, Phase, Spec, State};
@@ -76,7 +77,9 @@ impl Worker {
         let (spawner, starts) = spawner(&state).await;
         let shutdown = CancellationToken::new();
         let jobs = JobsDir::new(&config.state_dir);
-        let engine = Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
+        let census = Census::start(jobs.clone(), Vec::new()).unwrap();
+        let engine =
+            Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone(), census);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::default();
