@@ -15,6 +15,7 @@
 
 pub mod collect;
 pub mod endpoint;
+pub mod jobs;
 mod labels;
 pub mod listen;
 
@@ -27,8 +28,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::jobs::Jobs;
 pub use self::labels::Following;
-use self::labels::{Call, Denied, Followers, Refused, Start};
+use self::labels::{Call, Denied, Ended, Followers, Refused, Start};
+use crate::job::census::OutcomeKind;
+use crate::job::state::Finished;
 
 /// What all names begin with.
 const PREFIX: &str = "jobworker";
@@ -36,6 +40,9 @@ const PREFIX: &str = "jobworker";
 /// From a tenth of what a start takes on an idle machine to what no client waits for, in seconds.
 const START_SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+const STARTED: &str = "started";
+const FAILED: &str = "failed";
 
 /// What is counted. Clones are the same counters.
 #[derive(Clone, Debug)]
@@ -50,6 +57,9 @@ pub struct Metrics {
     streams: Counter,
     streamed_bytes: Counter,
     gap_bytes: Counter,
+    ended: Family<Ended, Counter>,
+    ended_output_bytes: Counter,
+    ended_output_lost_bytes: Counter,
 }
 
 impl Default for Metrics {
@@ -65,6 +75,9 @@ impl Default for Metrics {
             streams: Counter::default(),
             streamed_bytes: Counter::default(),
             gap_bytes: Counter::default(),
+            ended: Family::default(),
+            ended_output_bytes: Counter::default(),
+            ended_output_lost_bytes: Counter::default(),
         }
     }
 }
@@ -80,9 +93,9 @@ impl Drop for Open {
 }
 
 impl Metrics {
-    /// All of it, to be told; what is read when asked comes beside it.
+    /// All of it and the jobs, to be told.
     #[must_use]
-    pub fn registry(&self) -> Registry {
+    pub fn registry(&self, jobs: Jobs) -> Registry {
         let mut all = Registry::default();
         let ours = all.sub_registry_with_prefix(PREFIX);
         let build = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
@@ -101,7 +114,34 @@ impl Metrics {
         ours.register_with_unit("streamed", help, Unit::Bytes, self.streamed_bytes.clone());
         let help = "Output that streams were told is not there any more, or never was stored, in bytes";
         ours.register_with_unit("stream_gap", help, Unit::Bytes, self.gap_bytes.clone());
+        ours.register("ended_jobs", "Jobs that ended, while this process ran", self.ended.clone());
+        let help = "Output of jobs that ended while this process ran, in bytes";
+        ours.register_with_unit("ended_output", help, Unit::Bytes, self.ended_output_bytes.clone());
+        let help = "Output of jobs that ended while this process ran that could not be stored, in bytes";
+        ours.register_with_unit("ended_output_lost", help, Unit::Bytes, self.ended_output_lost_bytes.clone());
+        ours.register_collector(Box::new(jobs));
+        self.begin_at_zero();
         all
+    }
+
+    /// What has not happened yet is told as 0: a rate would not see the first.
+    fn begin_at_zero(&self) {
+        for kind in OutcomeKind::ALL {
+            drop(self.ended.get_or_create(&Ended { outcome: kind.as_str() }));
+        }
+        for result in [STARTED, FAILED] {
+            drop(self.starts.get_or_create(&Start { result }));
+        }
+        for following in [Following::Stream, Following::Wait] {
+            drop(self.followers.get_or_create(&Followers { following }));
+        }
+    }
+
+    /// A job has ended.
+    pub(crate) fn ended(&self, finished: &Finished) {
+        self.ended.get_or_create(&Ended { outcome: finished.outcome.kind().as_str() }).inc();
+        self.ended_output_bytes.inc_by(finished.output_bytes.unwrap_or(0));
+        self.ended_output_lost_bytes.inc_by(finished.output_lost_bytes);
     }
 
     /// A call was answered; `code` is gRPC's name of how. What a stream ends with is not known by then.
@@ -117,7 +157,7 @@ impl Metrics {
 
     /// A start that was allowed came to this.
     pub(crate) fn start(&self, is_started: bool, took: Duration) {
-        let result = if is_started { "started" } else { "failed" };
+        let result = if is_started { STARTED } else { FAILED };
         self.starts.get_or_create(&Start { result }).inc();
         self.start_seconds.observe(took.as_secs_f64());
     }

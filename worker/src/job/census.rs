@@ -116,9 +116,20 @@ impl Census {
         *lock(&self.thread.shared.counts)
     }
 
+    /// The jobs that have not ended, as far as is known. May block.
+    pub fn unended(&self) -> Vec<JobId> {
+        lock(&self.thread.shared.known).table.unended().collect()
+    }
+
     /// Looks at a job now, before it is removed: if it has ended, that has been told when this returns. May block.
     pub fn look(&self, job: JobId) {
         self.thread.shared.look(job);
+    }
+}
+
+impl std::fmt::Debug for Census {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Census").field(&self.counts()).finish()
     }
 }
 

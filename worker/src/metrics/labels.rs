@@ -31,6 +31,11 @@ pub(super) struct Followers {
     pub(super) following: Following,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct Ended {
+    pub(super) outcome: &'static str,
+}
+
 /// What a call that lasts waits for.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub enum Following {
@@ -74,4 +79,10 @@ pub(super) fn code(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
+}
+
+/// Exact for 285 years.
+#[expect(clippy::cast_precision_loss, reason = "a time in microseconds is less than 2^53")]
+pub(super) fn seconds(usec: u64) -> f64 {
+    usec as f64 / 1e6
 }

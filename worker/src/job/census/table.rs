@@ -52,6 +52,11 @@ impl Table {
         self.counts
     }
 
+    pub(super) fn unended(&self) -> impl Iterator<Item = JobId> + '_ {
+        let is_unended = |seen: &Seen| matches!(seen, Seen::Running | Seen::Stopping);
+        self.jobs.iter().filter(move |(_, seen)| is_unended(seen)).map(|(job, _)| *job)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = JobId> + '_ {
         self.jobs.keys().copied()
     }
