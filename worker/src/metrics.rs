@@ -33,6 +33,7 @@ pub use self::labels::Following;
 use self::labels::{Call, Denied, Ended, Followers, Refused, Start};
 use crate::job::census::OutcomeKind;
 use crate::job::state::Finished;
+use crate::policy::action::Verb;
 
 /// What all names begin with.
 const PREFIX: &str = "jobworker";
@@ -40,6 +41,9 @@ const PREFIX: &str = "jobworker";
 /// From a tenth of what a start takes on an idle machine to what no client waits for, in seconds.
 const START_SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// What is none of our actions: health, reflection, what clients make up.
+const OTHER: &str = "other";
 
 const STARTED: &str = "started";
 const FAILED: &str = "failed";
@@ -100,7 +104,7 @@ impl Metrics {
         let ours = all.sub_registry_with_prefix(PREFIX);
         let build = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
         ours.register("build", "What runs here", Info::new(build.to_vec()));
-        ours.register("calls", "Calls, by method and by how they were answered", self.calls.clone());
+        ours.register("calls", "Calls, by action and by how they were answered", self.calls.clone());
         ours.register("denied_calls", "Calls that were denied, and why", self.denied.clone());
         ours.register("starts", "Starts of jobs that the policy allowed", self.starts.clone());
         let help = "From a start's permit until the command is executed, or is known not to be";
@@ -144,15 +148,16 @@ impl Metrics {
         self.ended_output_lost_bytes.inc_by(finished.output_lost_bytes);
     }
 
-    /// A call was answered; `code` is gRPC's name of how. What a stream ends with is not known by then.
-    pub(crate) fn call(&self, method: &str, code: tonic::Code) {
-        let call = Call { method: method.to_owned(), code: labels::code(code) };
+    /// A call was answered; none: it was for none of our actions. What a stream ends with is not known by then.
+    pub(crate) fn call(&self, action: Option<Verb>, code: tonic::Code) {
+        let call = Call { action: action.map_or(OTHER, Verb::as_str), code: labels::code(code) };
         self.calls.get_or_create(&call).inc();
     }
 
-    /// The policy, or the certificate's end, said no.
-    pub(crate) fn denied(&self, action: &str, reason: &'static str) {
-        self.denied.get_or_create(&Denied { action: action.to_owned(), reason }).inc();
+    /// The policy, or the certificate's end, said no. None: as [`Self::call`].
+    pub(crate) fn denied(&self, action: Option<Verb>, reason: &'static str) {
+        let action = action.map_or(OTHER, Verb::as_str);
+        self.denied.get_or_create(&Denied { action, reason }).inc();
     }
 
     /// A start that was allowed came to this.

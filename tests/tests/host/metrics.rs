@@ -118,8 +118,8 @@ async fn what_happens_is_counted() {
     assert!(sum(&at, &["jobworker_start_duration_seconds_sum"]) > 0.0);
     assert_eq!(sum(&at, &["jobworker_streams_total"]), 2.0);
     assert_eq!(sum(&at, &["jobworker_streamed_bytes_total"]), 10.0);
-    assert_eq!(sum(&at, &["jobworker_calls_total", "\"Start\"", "\"OK\""]), 2.0);
-    assert_eq!(sum(&at, &["jobworker_calls_total", "\"Start\"", "\"INVALID_ARGUMENT\""]), 1.0);
+    assert_eq!(sum(&at, &["jobworker_calls_total", "\"start\"", "\"OK\""]), 2.0);
+    assert_eq!(sum(&at, &["jobworker_calls_total", "\"start\"", "\"INVALID_ARGUMENT\""]), 1.0);
 
     let mut user = worker.user().await;
     user.start(api::StartRequest::default()).await.expect_err("a user may not");

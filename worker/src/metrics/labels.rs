@@ -5,14 +5,13 @@ use tonic::Code;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct Call {
-    /// One of ours, or `other`.
-    pub(super) method: String,
+    pub(super) action: &'static str,
     pub(super) code: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct Denied {
-    pub(super) action: String,
+    pub(super) action: &'static str,
     pub(super) reason: &'static str,
 }
 

@@ -117,7 +117,7 @@ impl<A: Action> Asking<'_, A> {
     pub(super) fn audit_start(&self, error: &EngineError) {
         if let EngineError::TooManyRunning { rule, .. } = error {
             let decision = Decision::Denied { rule: rule.as_str(), reason: error };
-            self.metrics.denied(A::VERB.as_str(), "running");
+            self.metrics.denied(Some(A::VERB), "running");
             audit::decision(self.peer, &self.asked, &decision);
         }
     }
@@ -176,7 +176,7 @@ pub(super) fn while_allowed<T>(
 }
 
 fn count_denial(metrics: &Metrics, verb: Verb, denial: &Denial) {
-    metrics.denied(verb.as_str(), denial.label());
+    metrics.denied(Some(verb), denial.label());
 }
 
 fn audit_denial(peer: &Peer, asked: &Asked, denial: &Denial) {

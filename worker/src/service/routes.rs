@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use jobworker_proto::v1::job_worker_server::JobWorkerServer;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
@@ -21,6 +22,7 @@ use super::requests::Requests;
 use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
 use crate::metrics::Metrics;
+use crate::policy::action::Verb;
 use crate::tls::Peer;
 
 type Request = http::Request<Body>;
@@ -64,7 +66,7 @@ impl Routes {
     }
 
     async fn answer(self, peer: &Peer, path: &str, request: Request) -> Result<Response, Status> {
-        admit(peer, path).inspect_err(|_| self.metrics.denied(method(path), "expired"))?;
+        admit(peer, path).inspect_err(|_| self.metrics.denied(action(path), "expired"))?;
         let name = path.split('/').nth(1).unwrap_or_default();
         let Some(service) = self.services.get(name).cloned() else {
             return Err(Status::new(Code::Unimplemented, "no such service here"));
@@ -104,13 +106,14 @@ impl Service<Request> for Routes {
 
 fn count(metrics: &Metrics, path: &str, response: &Response) {
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-    // What there is not, clients name as they like.
-    let method = if code == Code::Unimplemented { "other" } else { method(path) };
-    metrics.call(method, code);
+    metrics.call(action(path), code);
 }
 
-fn method(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
+/// The API's methods are called as what they do.
+fn action(path: &str) -> Option<Verb> {
+    let method =
+        path.strip_prefix('/')?.strip_prefix(JobWorkerServer::<Infallible>::NAME)?.strip_prefix('/')?;
+    Verb::ALL.into_iter().find(|verb| verb.as_str().eq_ignore_ascii_case(method))
 }
 
 /// tonic refuses a request above the cap before any method sees it, with a code that no method of ours answers with.
