@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::interface::confirm;
 use crate::knob::Knobs;
-use crate::{EventsFile, GroupError, InterfaceError, LimitsInForce, OomEvents, Usage, members};
+use crate::{EventsFile, GroupError, InterfaceError, LimitsInForce, OomEvents, Pressure, Usage, members};
 
 /// An existing group. Reading needs no privilege; killing, freezing and removing need that of its owner.
 #[derive(Debug)]
@@ -135,6 +135,14 @@ impl Group {
     /// When an interface file cannot be read or is not as documented; a missing one is no error.
     pub fn usage(&self) -> Result<Usage, GroupError> {
         Ok(Usage::read(&self.path)?)
+    }
+
+    /// How long its processes have stood still for want of something.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is not as documented.
+    pub fn pressure(&self) -> Result<Pressure, GroupError> {
+        Ok(Pressure::read(&self.path)?)
     }
 
     /// How often the group ran out of its own memory limit, and whom that killed.

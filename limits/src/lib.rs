@@ -31,6 +31,7 @@ mod members;
 mod memory;
 mod output;
 mod pids;
+mod pressure;
 mod text;
 mod usage;
 
@@ -49,5 +50,6 @@ pub use loan::Loan;
 pub use memory::{MemorySize, SwapLimit};
 pub use output::OutputLimit;
 pub use pids::PidsLimit;
+pub use pressure::{Pressure, Stalled};
 pub use text::ParseError;
 pub use usage::{IoUsage, OomEvents, Usage};

@@ -16,6 +16,7 @@ use std::time::Duration;
 use jobworker_limits::OutputLimit;
 
 pub use self::options::Options;
+use crate::metrics::listen::LoopbackAddress;
 use crate::retention::Keep;
 use crate::service;
 use crate::spawner::client::Settings as SpawnerSettings;
@@ -56,6 +57,10 @@ pub struct Config {
     pub keep: Keep,
     /// The policy's file; none: the built-in one.
     pub policy: Option<PathBuf>,
+    /// Where metrics are told; none: nowhere.
+    pub metrics_listen: Option<LoopbackAddress>,
+    /// Whether running jobs are told of one by one.
+    pub metrics_per_job: bool,
 }
 
 /// Where the spawner is.
@@ -162,6 +167,8 @@ impl Config {
             log,
             keep: Keep { ended_for: options.keep_ended_for, ended_bytes: options.keep_ended_bytes },
             policy: options.policy,
+            metrics_listen: options.metrics_listen,
+            metrics_per_job: options.metrics_per_job.unwrap_or(false),
         })
     }
 }

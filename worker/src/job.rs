@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(crate) mod any;
 pub mod bytestr;
+pub mod census;
 pub mod engine;
 #[cfg(test)]
 pub(crate) mod fake;

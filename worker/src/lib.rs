@@ -14,7 +14,8 @@
 //! * everything else is the worker: it is nobody's parent, needs no privilege and holds nothing that it can't read
 //!   back from the jobs' folders. A request goes [`tls`] → [`identity`] → [`policy`] → [`service`] → [`job::engine`].
 //!
-//! Beside the requests, [`retention`] removes ended jobs where an operator asks for that.
+//! Beside the requests, [`job::census`] knows how each job is and tells its end, and [`retention`] removes ended jobs where
+//! an operator asks for that.
 //!
 //! [`doctor`] tells an operator what they would find on a host.
 //!
@@ -25,6 +26,7 @@ pub mod config;
 pub mod doctor;
 pub mod identity;
 pub mod job;
+pub mod metrics;
 pub mod notify;
 pub mod output;
 pub mod policy;

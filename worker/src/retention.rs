@@ -24,6 +24,7 @@ pub use self::rule::{Keep, KeepBytes, KeepFor};
 use self::rule::{Removal, removals};
 use crate::audit;
 use crate::job::JobId;
+use crate::job::census::Census;
 use crate::job::engine::blocking;
 use crate::job::folder::JobsDir;
 use crate::shim::clock;
@@ -42,17 +43,24 @@ pub struct Retention {
     spawner: Arc<SpawnerClient>,
     keep: Keep,
     ended: EndedJobs,
+    census: Census,
 }
 
 impl Retention {
     /// Begins to sweep, until `shutdown`; in a task of its own, within a tokio runtime. Nothing is done when everything
     /// is to be kept.
-    pub fn start(jobs: JobsDir, spawner: Arc<SpawnerClient>, keep: Keep, shutdown: CancellationToken) {
+    pub fn start(
+        jobs: JobsDir,
+        spawner: Arc<SpawnerClient>,
+        keep: Keep,
+        shutdown: CancellationToken,
+        census: Census,
+    ) {
         if keep.is_everything() {
             return;
         }
         tracing::info!(%keep, "ended jobs are removed by retention");
-        let retention = Self { jobs, spawner, keep, ended: EndedJobs::default() };
+        let retention = Self { jobs, spawner, keep, ended: EndedJobs::default(), census };
         tokio::spawn(async move { shutdown.run_until_cancelled(retention.run()).await });
     }
 
@@ -89,7 +97,12 @@ impl Retention {
     async fn remove(&mut self, job: JobId, rule: rule::Rule) -> Result<(), SpawnerError> {
         let (folder, known) = (self.jobs.folder(job), self.ended.finished_unix_usec(job));
         // A job of the same id may have been started and have ended since the last look.
-        if blocking(move || ended::finished_unix_usec(&folder)).await != known {
+        let census = self.census.clone();
+        let look = move || {
+            census.look(job);
+            ended::finished_unix_usec(&folder)
+        };
+        if blocking(look).await != known {
             self.ended.forget(job);
             return Ok(());
         }

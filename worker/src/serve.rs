@@ -20,9 +20,13 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::{Config, Options, Spawner, log};
+use crate::job::census::{Census, Listener};
 use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
+use crate::metrics::jobs::Jobs;
+use crate::metrics::listen::LoopbackAddress;
+use crate::metrics::{Metrics, collect, endpoint};
 use crate::notify;
 use crate::output::hub::Hub;
 use crate::policy::live::{self, InForce};
@@ -76,20 +80,43 @@ async fn start(config: Config) -> anyhow::Result<()> {
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::server_config(&config.tls)?;
     let policies = live::load(config.policy.as_deref())?;
+    let metrics = Metrics::default();
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
-    let engine = engine(&config, shutdown.clone()).await?;
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(listen_for_metrics(address).await?),
+        None => None,
+    };
+    let (engine, census) = engine(&config, &metrics, shutdown.clone()).await?;
+    if let Some(listener) = metrics_listener {
+        let one_by_one = config.metrics_per_job.then(|| JobsDir::new(&config.state_dir));
+        let mut registry = metrics.registry(Jobs { census, one_by_one });
+        registry.register_collector(Box::new(collect::Process::started_now()));
+        tokio::spawn(endpoint::serve(listener, registry, shutdown.clone()));
+    }
     // After the spawner was started: what jobs inherit stays as it is.
     raise_open_files();
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");
     notify::ready();
-    let incoming = tls::incoming(listener, tls, config.door.clone());
-    serve(incoming, engine, policies, &config, shutdown).await
+    let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
+    serve(incoming, engine, policies, metrics, &config, shutdown).await
+}
+
+async fn listen_for_metrics(address: LoopbackAddress) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address.get()).await;
+    let listener = listener.with_context(|| format!("can't listen on {address} (--metrics-listen)"))?;
+    let address = listener.local_addr().context("can't tell the address that was bound")?;
+    tracing::info!("metrics at http://{address}/metrics");
+    Ok(listener)
 }
 
 /// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
-async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Engine> {
+async fn engine(
+    config: &Config,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<(Engine, Census)> {
     let (spawner, attached) = match &config.spawner {
         Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
         Spawner::Own(settings) => SpawnerClient::connect_or_start(settings.clone()).await?,
@@ -108,8 +135,20 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
     let (jobs, spawner) = (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown)));
-    Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone());
-    Ok(Engine::new(jobs, spawner, hub, config.output_limit, shutdown))
+    let census = Census::start(jobs.clone(), vec![count_ends(metrics.clone())])
+        .context("can't watch the jobs' folders")?;
+    Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone(), census.clone());
+    let engine = Engine::new(jobs, spawner, hub, config.output_limit, shutdown, census.clone());
+    Ok((engine, census))
+}
+
+/// What ended before this process ran was another's to count.
+fn count_ends(metrics: Metrics) -> Listener {
+    Box::new(move |end| {
+        if !end.is_from_before {
+            metrics.ended(end.finished);
+        }
+    })
 }
 
 /// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.
@@ -120,15 +159,16 @@ pub async fn serve(
     incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
     engine: Engine,
     policies: InForce,
+    metrics: Metrics,
     config: &Config,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service = Service::new(engine, policies, config.service);
+    let service = Service::new(engine, policies, metrics.clone(), config.service);
     let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;
     let (reflection, old_reflection) = (reflection().build_v1()?, self::reflection().build_v1alpha()?);
-    let routes = Routes::new(config.max_request_bytes_per_client);
+    let routes = Routes::new(config.max_request_bytes_per_client, metrics);
     let routes = routes.with(api).with(health_service).with(reflection).with(old_reflection);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -13,7 +13,7 @@ mod requests;
 mod routes;
 mod status;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -29,7 +29,8 @@ pub use self::status::InvalidField;
 use self::authorize::while_allowed;
 use self::followers::{Followers, Seat};
 use crate::audit::{self, Asked};
-use crate::job::engine::{Engine, Follower, Stopped};
+use crate::job::engine::{Engine, Event, Follower, Stopped};
+use crate::metrics::{Following, Metrics};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
 use crate::tls::Peer;
@@ -43,6 +44,7 @@ type Answer<T> = Result<Response<T>, Status>;
 pub struct Service {
     engine: Engine,
     policies: InForce,
+    metrics: Metrics,
     settings: Settings,
     followers: Followers,
 }
@@ -60,8 +62,32 @@ pub struct Settings {
 
 impl Service {
     /// The API in front of an engine.
-    pub fn new(engine: Engine, policies: InForce, settings: Settings) -> Self {
-        Self { engine, policies, settings, followers: Followers::new(settings.max_followers) }
+    pub fn new(engine: Engine, policies: InForce, metrics: Metrics, settings: Settings) -> Self {
+        let followers = Followers::new(settings.max_followers, metrics.clone());
+        Self { engine, policies, metrics, settings, followers }
+    }
+
+    /// The follower's events as they go out, counted. The seat is taken for as long as they may be read.
+    fn messages(
+        &self,
+        follower: Follower,
+        seat: Seat,
+        viewer: Claim,
+    ) -> impl Stream<Item = Result<Bytes, Status>> + Send + use<> {
+        let metrics = self.metrics.clone();
+        stream::unfold((follower, seat), move |(mut follower, seat)| {
+            let (metrics, viewer) = (metrics.clone(), viewer.clone());
+            async move {
+                let event = follower.next().await?;
+                match &event {
+                    Ok(Event::Chunk { data, .. }) => metrics.streamed(data.len()),
+                    Ok(Event::Gap(gap)) => metrics.gap(gap.length),
+                    _ => {}
+                }
+                let message = event.map(|event| framing::frame(event, &viewer)).map_err(Status::from);
+                Some((message, (follower, seat)))
+            }
+        })
     }
 }
 
@@ -75,7 +101,9 @@ impl JobWorker for Service {
         let asking = self.ask(&peer, asked_to_start(&id, &spec))?;
         let parse = async { Ok(action::Start { id: request::id(&id)?, request: request::job(spec, caps)? }) };
         let permit = asking.authorize(parse).await?;
+        let permitted = Instant::now();
         let started = self.engine.start(permit).await;
+        self.metrics.start(started.is_ok(), permitted.elapsed());
         let view = started.inspect_err(|error| asking.audit_start(error))?;
         Ok(Response::new(v1::StartResponse { job: Some(reply::job(view, &asking.claim())) }))
     }
@@ -127,7 +155,7 @@ impl JobWorker for Service {
         let asking = self.ask(&peer, asked_about(&job))?;
         let parse = async { Ok(action::Wait { job: asking.resolve(&job).await? }) };
         let permit = asking.authorize(parse).await?;
-        let _seat = self.followers.enter(&peer.identity.name)?;
+        let _seat = self.followers.enter(&peer.identity.name, Following::Wait)?;
         let standing = asking.standing(permit.action().job);
         let view = tokio::select! {
             view = self.engine.wait(permit) => view?,
@@ -166,11 +194,11 @@ impl JobWorker for Service {
             Ok(action::Stream { job: asking.resolve(&job).await? })
         };
         let permit = asking.authorize(parse).await?;
-        let seat = self.followers.enter(&peer.identity.name)?;
+        let seat = self.followers.enter(&peer.identity.name, Following::Stream)?;
         let (standing, claim) = (asking.standing(permit.action().job), asking.claim());
         let follower = self.engine.stream(permit, request::beginning(from), kind, !no_follow).await?;
         let begins_at = follower.begins_at();
-        let mut response = delivery::response(while_allowed(messages(follower, seat, claim), standing));
+        let mut response = delivery::response(while_allowed(self.messages(follower, seat, claim), standing));
         if let Some(offset) = begins_at {
             response.metadata_mut().insert(OFFSET_METADATA, offset.into());
         }
@@ -219,17 +247,4 @@ fn limits_text(limits: &v1::Limits) -> Option<String> {
     let given = single.into_iter().chain(io).filter(|(_, text)| !text.is_empty());
     let texts: Vec<_> = given.map(|(name, text)| format!("{name}={text}")).collect();
     (!texts.is_empty()).then(|| texts.join(" "))
-}
-
-/// The follower's events as they go out. The seat is taken for as long as they may be read.
-fn messages(
-    follower: Follower,
-    seat: Seat,
-    viewer: Claim,
-) -> impl Stream<Item = Result<Bytes, Status>> + Send {
-    stream::unfold((follower, seat, viewer), async |(mut follower, seat, viewer)| {
-        let event = follower.next().await?;
-        let message = event.map(|event| framing::frame(event, &viewer)).map_err(Status::from);
-        Some((message, (follower, seat, viewer)))
-    })
 }

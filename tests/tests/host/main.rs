@@ -17,6 +17,8 @@ mod jobctl_run;
 mod leaks;
 mod lifecycle;
 mod list;
+mod metrics;
+mod metrics_prometheus;
 mod output;
 mod output_from;
 mod output_limit;

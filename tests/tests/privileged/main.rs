@@ -16,6 +16,7 @@ mod kills;
 mod many;
 mod measure;
 mod memory;
+mod metrics;
 mod pids;
 mod policy;
 mod refusals;

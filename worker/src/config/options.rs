@@ -12,6 +12,7 @@ use jobworker_limits::OutputLimit;
 use serde::{Deserialize, Deserializer, de};
 
 use super::log;
+use crate::metrics::listen::LoopbackAddress;
 use crate::retention::{KeepBytes, KeepFor};
 
 /// What was given, and nothing else: no defaults.
@@ -125,6 +126,15 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "JOBWORKER_POLICY", help_heading = "Policy")]
     pub policy: Option<PathBuf>,
 
+    /// Tell metrics over HTTP at this loopback address and port, under /metrics, to Prometheus [default: nowhere].
+    #[arg(long, value_name = "ADDRESS", env = "JOBWORKER_METRICS_LISTEN", help_heading = "Metrics")]
+    #[serde(deserialize_with = "text")]
+    pub metrics_listen: Option<LoopbackAddress>,
+    /// Tell CPU time, memory and pressure of each running job by its id and name, too; each is a dozen series more.
+    #[arg(long, env = "JOBWORKER_METRICS_PER_JOB", help_heading = "Metrics")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub metrics_per_job: Option<bool>,
+
     /// How the log is written to stderr [default: text].
     #[arg(long, value_name = "FORMAT", env = "JOBWORKER_LOG_FORMAT", help_heading = "Log")]
     pub log_format: Option<log::Format>,
@@ -167,6 +177,8 @@ impl Options {
                 .max_request_bytes_per_client
                 .or(other.max_request_bytes_per_client),
             policy: self.policy.or(other.policy),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            metrics_per_job: self.metrics_per_job.or(other.metrics_per_job),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
         }

@@ -14,6 +14,8 @@ const LISTENING: &str = "0A";
 pub(super) struct Holder {
     /// Its socket's owner.
     pub(super) user: String,
+    /// Whether we are that user.
+    pub(super) is_our_user: bool,
     /// Its process and that one's name; none where only root may see it.
     pub(super) process: Option<(u32, String)>,
 }
@@ -27,7 +29,8 @@ impl Holder {
             .find_map(|table| listener(&fs::read_to_string(table).ok()?, address.port()))?;
         let user = User::from_uid(Uid::from_raw(socket.uid)).ok().flatten();
         let user = user.map_or_else(|| format!("uid {}", socket.uid), |user| user.name);
-        Some(Self { user, process: process(Path::new("/proc"), socket.inode) })
+        let is_our_user = Uid::from_raw(socket.uid) == Uid::effective();
+        Some(Self { user, is_our_user, process: process(Path::new("/proc"), socket.inode) })
     }
 }
 

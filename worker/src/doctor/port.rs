@@ -1,4 +1,4 @@
-//! The address to listen on: bound for a moment, unless a worker has it.
+//! The addresses to listen on, that of the metrics too: bound for a moment, unless a worker has them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,14 +11,21 @@ use super::holder::Holder;
 const WORKER: &str = "jobworker";
 
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
-    let address = subject.config.listen;
-    let name = format!("port {address}");
-    vec![match TcpListener::bind(address) {
+    let config = &subject.config;
+    let mut findings = vec![check_one(format!("port {}", config.listen), config.listen)];
+    if let Some(address) = config.metrics_listen {
+        findings.push(check_one(format!("port {address} for metrics"), address.get()));
+    }
+    findings
+}
+
+fn check_one(name: String, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
         Ok(_) if address.port() == 0 => Finding::ok(name, "any that is free"),
         Ok(_) => Finding::ok(name, "free"),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => in_use(name, Holder::of(address)),
         Err(error) => Finding::fail(name, format!("can't listen: {error}"), remedy(&error, address)),
-    }]
+    }
 }
 
 fn in_use(name: String, holder: Option<Holder>) -> Finding {
@@ -27,11 +34,17 @@ fn in_use(name: String, holder: Option<Holder>) -> Finding {
         Some(Holder { process: Some((pid, comm)), .. }) if comm == WORKER => {
             Finding::ok(name, format!("a jobworker serves it (pid {pid})"))
         }
-        Some(Holder { process: Some((pid, comm)), user }) => {
+        Some(Holder { process: Some((pid, comm)), user, .. }) => {
             let text = format!("in use by {comm} (pid {pid}, user {user})");
             Finding::fail(name, text, remedy(format!("stop {comm}")))
         }
-        Some(Holder { process: None, user }) => {
+        // A service may be in a namespace of its own, where not even its user sees into it.
+        Some(Holder { process: None, user, is_our_user: true }) => {
+            let text =
+                format!("in use by a process of {user} that can't be seen from here, maybe the worker");
+            Finding::warn(name, text, "run this as root, who sees which")
+        }
+        Some(Holder { process: None, user, .. }) => {
             let text = format!("in use by a process of {user}, which only that user and root may see");
             Finding::fail(name, text, remedy("stop it (sudo ss -ltnp tells which)".to_owned()))
         }
@@ -66,7 +79,7 @@ mod tests {
 
     fn held_by(comm: &str) -> Finding {
         let process = Some((7, comm.to_owned()));
-        in_use("port".to_owned(), Some(Holder { user: "root".to_owned(), process }))
+        in_use("port".to_owned(), Some(Holder { user: "root".to_owned(), process, is_our_user: true }))
     }
 
     #[test]
@@ -76,9 +89,10 @@ mod tests {
             held_by("nginx").to_string(),
             "FAIL  port: in use by nginx (pid 7, user root); do: stop nginx, or --listen with another port"
         );
-        let unseen = Holder { user: "www".to_owned(), process: None };
-        let finding = in_use("port".to_owned(), Some(unseen));
+        let unseen = |is_our_user| Holder { user: "www".to_owned(), process: None, is_our_user };
+        let finding = in_use("port".to_owned(), Some(unseen(false)));
         assert!(finding.level == Level::Fail && finding.text.contains("www"), "{finding}");
+        assert_eq!(in_use("port".to_owned(), Some(unseen(true))).level, Level::Warn);
         assert_eq!(in_use("port".to_owned(), None).level, Level::Fail);
     }
 

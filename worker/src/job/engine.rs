@@ -28,6 +28,7 @@ pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 use self::request::send;
 use self::running::Running;
 use self::starting::Starting;
+use super::census::Census;
 use super::folder::{Folder, JobsDir};
 use super::{JobId, Whose};
 use crate::output::follower::Selection;
@@ -74,6 +75,7 @@ struct Parts {
     output_limit: OutputLimit,
     shutdown: CancellationToken,
     starting: Starting,
+    census: Census,
 }
 
 impl Engine {
@@ -85,6 +87,7 @@ impl Engine {
         hub: Hub,
         output_limit: OutputLimit,
         shutdown: CancellationToken,
+        census: Census,
     ) -> Self {
         let (lists, spawner) = (Arc::new(Semaphore::new(LISTS_AT_A_TIME)), spawner.into());
         Self {
@@ -97,6 +100,7 @@ impl Engine {
                 output_limit,
                 shutdown,
                 starting: Starting::default(),
+                census,
             }),
         }
     }
@@ -223,6 +227,9 @@ impl Engine {
                 None
             }
         };
+        // Its end is told before nobody can tell it any more.
+        let census = self.parts.census.clone();
+        blocking(move || census.look(id)).await;
         match self.parts.spawner.remove(id).await {
             Ok(RemoveReply::Removed) => Ok(Removed { id, view }),
             Ok(RemoveReply::NotEnded) => Err(EngineError::NotEnded { id }),

@@ -65,6 +65,16 @@ impl Denial {
 }
 
 impl Denial {
+    /// For metrics: one word of few.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::NoRole { .. } => "no_role",
+            Self::Denied { .. } => "role",
+            Self::NotOwn { .. } => "not_own",
+            Self::Request { .. } => "request",
+        }
+    }
+
     /// Of a part of a request to start.
     pub(super) fn of_request(role: &Role, refused: Refused) -> Self {
         let Refused { field, problem, rule } = refused;

@@ -16,6 +16,7 @@ use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
 use crate::job::JobId;
 use crate::job::engine::{Engine, EngineError};
+use crate::metrics::Metrics;
 use crate::policy::action::{Action, Verb};
 use crate::policy::live::InForce;
 use crate::policy::{Admission, Claim, Denial, Permit, Policy};
@@ -29,6 +30,7 @@ pub(super) struct Asking<'a, A> {
     policies: InForce,
     policy: Arc<Policy>,
     admission: Admission,
+    metrics: &'a Metrics,
     action: PhantomData<fn() -> A>,
 }
 
@@ -37,6 +39,7 @@ pub(super) struct Standing {
     engine: Engine,
     peer: Peer,
     policies: InForce,
+    metrics: Metrics,
     verb: Verb,
     job: JobId,
 }
@@ -53,9 +56,11 @@ impl Service {
         let asked = Asked { action: A::VERB.to_string(), ..asked };
         match policy.admits(&peer.identity, A::VERB) {
             Ok(admission) => {
-                Ok(Asking { engine, peer, asked, policies, policy, admission, action: PhantomData })
+                let metrics = &self.metrics;
+                Ok(Asking { engine, peer, asked, policies, policy, admission, metrics, action: PhantomData })
             }
             Err(denial) => {
+                count_denial(&self.metrics, A::VERB, &denial);
                 audit_denial(peer, &asked, &denial);
                 Err(denial.into())
             }
@@ -90,7 +95,10 @@ impl<A: Action> Asking<'_, A> {
                 let asked = Asked { job, user, ..self.asked.clone() };
                 audit::decision(self.peer, &asked, &Decision::Allowed { rule: permit.rule().as_str() });
             }
-            Err(CallError::Denied(denial)) => audit_denial(self.peer, &self.asked, denial),
+            Err(CallError::Denied(denial)) => {
+                count_denial(self.metrics, A::VERB, denial);
+                audit_denial(self.peer, &self.asked, denial);
+            }
             Err(error) => audit::decision(self.peer, &self.asked, &Decision::Invalid { reason: error }),
         }
         decided
@@ -109,6 +117,7 @@ impl<A: Action> Asking<'_, A> {
     pub(super) fn audit_start(&self, error: &EngineError) {
         if let EngineError::TooManyRunning { rule, .. } = error {
             let decision = Decision::Denied { rule: rule.as_str(), reason: error };
+            self.metrics.denied(Some(A::VERB), "running");
             audit::decision(self.peer, &self.asked, &decision);
         }
     }
@@ -116,7 +125,8 @@ impl<A: Action> Asking<'_, A> {
     /// The right to go on with this about a job, from the policy that was asked on.
     pub(super) fn standing(&self, job: JobId) -> Standing {
         let (engine, policies) = (self.engine.clone(), self.policies.clone());
-        Standing { engine, peer: self.peer.clone(), policies, verb: A::VERB, job }
+        let (peer, metrics) = (self.peer.clone(), self.metrics.clone());
+        Standing { engine, peer, policies, metrics, verb: A::VERB, job }
     }
 }
 
@@ -128,6 +138,7 @@ impl Standing {
             if let Err(error) = self.check(&policy).await {
                 if let CallError::Denied(denial) = &error {
                     let (action, job) = (self.verb.to_string(), Some(self.job.to_string()));
+                    count_denial(&self.metrics, self.verb, denial);
                     audit_denial(&self.peer, &Asked { action, job, ..Asked::default() }, denial);
                 }
                 return error.into();
@@ -162,6 +173,10 @@ pub(super) fn while_allowed<T>(
         }
         items.as_mut().poll_next(cx)
     })
+}
+
+fn count_denial(metrics: &Metrics, verb: Verb, denial: &Denial) {
+    metrics.denied(Some(verb), denial.label());
 }
 
 fn audit_denial(peer: &Peer, asked: &Asked, denial: &Denial) {

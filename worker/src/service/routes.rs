@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use jobworker_proto::v1::job_worker_server::JobWorkerServer;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
@@ -20,6 +21,8 @@ use super::delivery;
 use super::requests::Requests;
 use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
+use crate::metrics::Metrics;
+use crate::policy::action::Verb;
 use crate::tls::Peer;
 
 type Request = http::Request<Body>;
@@ -34,12 +37,14 @@ const MAX_REQUEST_BYTES: &str = "max-request-bytes";
 pub struct Routes {
     services: Arc<HashMap<&'static str, Inner>>,
     requests: Requests,
+    metrics: Metrics,
 }
 
 impl Routes {
     /// No services yet; and how many bytes of requests a client may have underway, over all its connections.
-    pub fn new(max_request_bytes_per_client: usize) -> Self {
-        Self { services: Arc::default(), requests: Requests::new(max_request_bytes_per_client) }
+    pub fn new(max_request_bytes_per_client: usize, metrics: Metrics) -> Self {
+        let requests = Requests::new(max_request_bytes_per_client);
+        Self { services: Arc::default(), requests, metrics }
     }
 
     /// These and one more.
@@ -61,7 +66,7 @@ impl Routes {
     }
 
     async fn answer(self, peer: &Peer, path: &str, request: Request) -> Result<Response, Status> {
-        admit(peer, path)?;
+        admit(peer, path).inspect_err(|_| self.metrics.denied(action(path), "expired"))?;
         let name = path.split('/').nth(1).unwrap_or_default();
         let Some(service) = self.services.get(name).cloned() else {
             return Err(Status::new(Code::Unimplemented, "no such service here"));
@@ -89,12 +94,26 @@ impl Service<Request> for Routes {
                 return Ok(status.into_http());
             };
             let path = request.uri().path().to_owned();
+            let metrics = routes.metrics.clone();
             let answer = routes.answer(&peer, &path, request).await;
             let response = answer.unwrap_or_else(Status::into_http);
+            count(&metrics, &path, &response);
             audit_refusal(&peer, path, &response);
             Ok(response)
         })
     }
+}
+
+fn count(metrics: &Metrics, path: &str, response: &Response) {
+    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+    metrics.call(action(path), code);
+}
+
+/// The API's methods are called as what they do.
+fn action(path: &str) -> Option<Verb> {
+    let method =
+        path.strip_prefix('/')?.strip_prefix(JobWorkerServer::<Infallible>::NAME)?.strip_prefix('/')?;
+    Verb::ALL.into_iter().find(|verb| verb.as_str().eq_ignore_ascii_case(method))
 }
 
 /// tonic refuses a request above the cap before any method sees it, with a code that no method of ours answers with.

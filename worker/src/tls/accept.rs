@@ -28,6 +28,7 @@ use super::connection::{Connection, Peer, Places};
 use super::refusal::Refusal;
 use crate::audit;
 use crate::identity::ClientIdentity;
+use crate::metrics::Metrics;
 use crate::tally::Tally;
 
 /// Verified connections that the API has not taken yet.
@@ -70,10 +71,11 @@ pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     door: Door,
+    metrics: Metrics,
 ) -> impl Stream<Item = Result<Connection, Infallible>> {
     let (ready, verified) = mpsc::channel(READY);
     let clients = Tally::new(door.max_connections_per_client);
-    let guard = Guard { acceptor: config.into(), door: Arc::new(door), clients, ready };
+    let guard = Guard { acceptor: config.into(), door: Arc::new(door), clients, metrics, ready };
     tokio::spawn(accept(listener, guard));
     ReceiverStream::new(verified).map(Ok)
 }
@@ -92,7 +94,7 @@ async fn accept(listener: TcpListener, guard: Guard) {
                     let evicted = handshakes.enter(guard.door.max_handshakes);
                     tokio::spawn(guard.clone().admit(tcp, address, place, evicted));
                 }
-                Err(_) => audit::connection_refused(address, &Refusal::TooMany(guard.door.max_connections)),
+                Err(_) => guard.refuse(address, &Refusal::TooMany(guard.door.max_connections)),
             },
             // The client's doing, accept(2); the next one may be fine.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -130,10 +132,16 @@ struct Guard {
     acceptor: TlsAcceptor,
     door: Arc<Door>,
     clients: Tally,
+    metrics: Metrics,
     ready: mpsc::Sender<Connection>,
 }
 
 impl Guard {
+    fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
+        self.metrics.refused(refusal.label());
+        audit::connection_refused(address, refusal);
+    }
+
     async fn admit(
         self,
         tcp: TcpStream,
@@ -144,19 +152,20 @@ impl Guard {
         match self.verify(tcp, address, evicted).await {
             Ok((stream, peer)) => match self.clients.take(&peer.identity.name, 1) {
                 Some(share) => {
-                    let places = Places { _all: place, _own: share };
-                    let connection = Connection::new(stream, peer, places, self.door.handshake_timeout);
+                    let places = Places { _all: place, _own: share, _open: self.metrics.connection() };
+                    let timeout = self.door.handshake_timeout;
+                    let connection = Connection::new(stream, peer, places, timeout, self.metrics.clone());
                     // An error means that the worker goes down.
                     drop(self.ready.send(connection).await);
                 }
                 None => {
                     let (name, max) = (peer.identity.name.clone(), self.clients.max());
-                    audit::connection_refused(address, &Refusal::TooManyOfOne { name, max });
+                    self.refuse(address, &Refusal::TooManyOfOne { name, max });
                     turn_away(stream).await;
                 }
             },
             Err((refusal, tcp)) => {
-                audit::connection_refused(address, &refusal);
+                self.refuse(address, &refusal);
                 if let Some(tcp) = tcp {
                     drain(tcp).await;
                 }

@@ -17,6 +17,7 @@ use tonic::transport::server::Connected;
 use super::refusal::Refusal;
 use crate::audit;
 use crate::identity::ClientIdentity;
+use crate::metrics::{Metrics, Open};
 use crate::tally::Share;
 
 /// How a client begins to speak HTTP/2 (RFC 9113, 3.4), in bytes.
@@ -38,6 +39,7 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     preface: Option<Preface>,
+    metrics: Metrics,
     _places: Places,
 }
 
@@ -46,6 +48,7 @@ pub struct Connection {
 pub(super) struct Places {
     pub(super) _all: OwnedSemaphorePermit,
     pub(super) _own: Share,
+    pub(super) _open: Open,
 }
 
 /// The first bytes, which have not all come.
@@ -62,13 +65,14 @@ impl Connection {
         peer: Peer,
         places: Places,
         preface_timeout: Duration,
+        metrics: Metrics,
     ) -> Self {
         let preface = Preface {
             missing_bytes: PREFACE_BYTES,
             within: preface_timeout,
             timeout: Box::pin(sleep(preface_timeout)),
         };
-        Self { stream, peer, preface: Some(preface), _places: places }
+        Self { stream, peer, preface: Some(preface), metrics, _places: places }
     }
 
     /// Nothing can be read now: whether the client has had its time.
@@ -77,6 +81,7 @@ impl Connection {
         preface.timeout.as_mut().poll(cx).map(|()| {
             let refusal =
                 Refusal::NoPreface { name: self.peer.identity.name.clone(), within: preface.within };
+            self.metrics.refused(refusal.label());
             audit::connection_refused(self.peer.address, &refusal);
             Err(io::Error::new(io::ErrorKind::TimedOut, refusal))
         })

@@ -43,6 +43,43 @@ pub(super) enum Refusal {
     },
 }
 
+impl Refusal {
+    /// For metrics: one word of few.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Handshake(error) => handshake_label(error),
+            Self::Identity(_) => "no_identity",
+            Self::TimedOut(_) => "handshake_timeout",
+            Self::Evicted(_) => "max_handshakes",
+            Self::TooMany(_) => "max_connections",
+            Self::TooManyOfOne { .. } => "max_connections_per_client",
+            Self::NoPreface { .. } => "no_http2",
+        }
+    }
+}
+
+fn handshake_label(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => "no_certificate",
+        Some(Error::InvalidCertificate(error)) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate_expired",
+            CertificateError::Revoked => "certificate_revoked",
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => "certificate_of_other_ca",
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "certificate_not_for_clients"
+            }
+            CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => "revocation_unknown",
+            _ => "certificate_not_acceptable",
+        },
+        Some(Error::AlertReceived(_)) => "alert_from_client",
+        Some(Error::PeerIncompatible(_)) => "no_common_tls",
+        Some(_) => "no_tls",
+        None => "broken_off",
+    }
+}
+
 fn handshake(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::NoCertificatesPresented) => "no client certificate was presented".to_owned(),

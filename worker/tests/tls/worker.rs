@@ -7,9 +7,11 @@ use std::{fs, io};
 
 use hyper_util::rt::TokioIo;
 use jobworker::config::{Config, Options};
+use jobworker::job::census::Census;
 use jobworker::job::engine::Engine;
 use jobworker::job::folder::JobsDir;
 use jobworker::job::{ByteStr, JobId, JobRequest, Owner, Phase, Spec, State};
+use jobworker::metrics::Metrics;
 use jobworker::output::hub::Hub;
 use jobworker::policy::Policy;
 use jobworker::policy::live::InForce;
@@ -75,13 +77,23 @@ impl Worker {
         let (spawner, starts) = spawner(&state).await;
         let shutdown = CancellationToken::new();
         let jobs = JobsDir::new(&config.state_dir);
-        let engine = Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
+        let census = Census::start(jobs.clone(), Vec::new()).unwrap();
+        let engine =
+            Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone(), census);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let incoming = tls::incoming(listener, tls::server_config(&config.tls).unwrap(), config.door.clone());
+        let metrics = Metrics::default();
+        let incoming = tls::incoming(
+            listener,
+            tls::server_config(&config.tls).unwrap(),
+            config.door.clone(),
+            metrics.clone(),
+        );
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let server =
-            tokio::spawn(async move { serve::serve(incoming, engine, policies, &config, token).await });
+            tokio::spawn(
+                async move { serve::serve(incoming, engine, policies, metrics, &config, token).await },
+            );
         Self { pki, address, shutdown, server, state, starts }
     }
 

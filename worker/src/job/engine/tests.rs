@@ -40,8 +40,9 @@ impl Bench {
         tokio::spawn(spawner(listener, jobs.clone(), Arc::clone(&asked), Box::new(answer)));
         let (client, _) = SpawnerClient::attach(&socket).await.unwrap();
         let shutdown = CancellationToken::new();
-        let engine =
-            Engine::new(jobs.clone(), client, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
+        let census = Census::start(jobs.clone(), Vec::new()).unwrap();
+        let (hub, limit) = (Hub::new().unwrap(), OutputLimit::DEFAULT);
+        let engine = Engine::new(jobs.clone(), client, hub, limit, shutdown.clone(), census);
         Self { _state_dir: state_dir, jobs, engine, shutdown, asked }
     }
 
