@@ -16,6 +16,7 @@ use std::time::Duration;
 use jobworker_limits::OutputLimit;
 
 pub use self::options::Options;
+use crate::audit;
 use crate::retention::Keep;
 use crate::service;
 use crate::spawner::client::Settings as SpawnerSettings;
@@ -56,6 +57,8 @@ pub struct Config {
     pub keep: Keep,
     /// The policy's file; none: the built-in one.
     pub policy: Option<PathBuf>,
+    /// Where the audit log goes.
+    pub audit_log: audit::Destination,
 }
 
 /// Where the spawner is.
@@ -162,6 +165,7 @@ impl Config {
             log,
             keep: Keep { ended_for: options.keep_ended_for, ended_bytes: options.keep_ended_bytes },
             policy: options.policy,
+            audit_log: options.audit_log.unwrap_or_default(),
         })
     }
 }

@@ -19,6 +19,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::audit;
 use crate::config::{Config, Options, Spawner, log};
 use crate::job::census::Census;
 use crate::job::engine::Engine;
@@ -67,6 +68,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let served = runtime.block_on(runtime.spawn(start(config))).context("the server has panicked");
     // What blocks on a disk must not keep the process.
     runtime.shutdown_background();
+    audit::close();
     served?
 }
 
@@ -77,9 +79,10 @@ async fn start(config: Config) -> anyhow::Result<()> {
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::server_config(&config.tls)?;
     let policies = live::load(config.policy.as_deref())?;
+    let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
-    let engine = engine(&config, shutdown.clone()).await?;
+    let engine = engine(&config, ends, shutdown.clone()).await?;
     // After the spawner was started: what jobs inherit stays as it is.
     raise_open_files();
     let address = listener.local_addr().context("can't tell the address that was bound")?;
@@ -90,7 +93,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
 }
 
 /// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
-async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Engine> {
+async fn engine(config: &Config, ends: audit::Ends, shutdown: CancellationToken) -> anyhow::Result<Engine> {
     let (spawner, attached) = match &config.spawner {
         Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
         Spawner::Own(settings) => SpawnerClient::connect_or_start(settings.clone()).await?,
@@ -109,7 +112,8 @@ async fn engine(config: &Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
     let (jobs, spawner) = (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown)));
-    let census = Census::start(jobs.clone(), Vec::new()).context("can't watch the jobs' folders")?;
+    let census =
+        Census::start(jobs.clone(), vec![Box::new(ends)]).context("can't watch the jobs' folders")?;
     Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone(), census.clone());
     Ok(Engine::new(jobs, spawner, hub, config.output_limit, shutdown, census))
 }
@@ -197,5 +201,6 @@ async fn cancel_on_signal(mut terminate: Signal, mut interrupt: Signal, shutdown
     shutdown.cancel();
     next().await;
     tracing::warn!("a second signal: ending at once");
+    audit::close();
     std::process::exit(1);
 }
