@@ -85,6 +85,20 @@ impl Destination {
     }
 }
 
+impl Destination {
+    /// Whether it can be opened, as far as that shows without making anything.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self {
+            Self::Log | Self::Stdout => Ok(()),
+            Self::Journald => Journal::open().map(drop),
+            Self::File(path) => LogFile::check(path),
+        }
+    }
+}
+
 impl Output {
     /// Writes one line, whole or not at all.
     ///

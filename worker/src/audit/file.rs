@@ -5,9 +5,10 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
+use nix::unistd::{AccessFlags, eaccess};
 
 /// Its owner writes, its group reads, whatever the umask.
 const MODE: u32 = 0o640;
@@ -36,6 +37,21 @@ impl LogFile {
         let mut file = Self { path, open: None };
         file.opened()?;
         Ok(file)
+    }
+
+    /// Whether it can be opened, or created; nothing is.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub(super) fn check(path: &Path) -> io::Result<()> {
+        match Open::existing(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder =
+                    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+                Ok(eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)?)
+            }
+            found => found.map(drop),
+        }
     }
 
     /// Appends a line.
@@ -73,18 +89,34 @@ impl LogFile {
 }
 
 impl Open {
-    fn new(path: &PathBuf) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        // A FIFO without a reader would keep us waiting; of a regular file it means nothing.
-        options.append(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = match options.clone().create_new(true).open(path) {
+    fn new(path: &Path) -> io::Result<Self> {
+        match Self::existing(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        match Self::options().create_new(true).mode(MODE).open(path) {
             Ok(new) => {
                 new.set_permissions(Permissions::from_mode(MODE))?;
-                new
+                Self::of(new)
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(path)?,
-            Err(error) => return Err(error),
-        };
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::existing(path),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn existing(path: &Path) -> io::Result<Self> {
+        Self::of(Self::options().open(path)?)
+    }
+
+    /// A FIFO without a reader would keep us waiting; of a regular file that flag means nothing.
+    fn options() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        options
+    }
+
+    fn of(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is not a regular file"));
@@ -131,7 +163,7 @@ impl Open {
 mod tests {
     use super::*;
 
-    fn mode(path: &std::path::Path) -> u32 {
+    fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
     }
 
@@ -179,6 +211,19 @@ mod tests {
         drop(reader);
         LogFile::open(fifo).unwrap_err();
         assert!(LogFile::open("/dev/full".into()).unwrap_err().to_string().contains("not a regular file"));
+    }
+
+    #[test]
+    fn a_check_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        LogFile::check(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        LogFile::check(&path).unwrap();
+        LogFile::check(&path.join("x")).unwrap_err();
+        LogFile::check(&folder.path().join("x/y")).unwrap_err();
+        LogFile::check(folder.path()).unwrap_err();
     }
 
     #[test]

@@ -270,3 +270,43 @@ impl JobEnded {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_to_the_microsecond() {
+        assert_eq!(rfc3339(1_795_291_204_000_007), "2026-11-21T20:00:04.000007Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(u64::MAX).len(), 27);
+    }
+
+    /// Of texts that JSON makes as long as it can.
+    #[test]
+    fn the_longest_line_is_within_its_bound() {
+        let text = shorten(&"\u{1}".repeat(1 << 20), MAX_TEXT_BYTES).into_owned();
+        let some = || Some(text.clone());
+        let argv = super::super::argv(std::iter::repeat_n(&[1; 1 << 20][..], 3));
+        let decided = Decided {
+            decision: "invalid",
+            rule: some(),
+            reason: some(),
+            client: text.clone(),
+            common_name: text.clone(),
+            role: some(),
+            serial: text.clone(),
+            fingerprint: text.clone(),
+            peer: text.clone(),
+            action: text.clone(),
+            job: some(),
+            argv: Some(argv),
+            limits: some(),
+            user: some(),
+            signal: some(),
+        };
+        let json = Event::Decision(Box::new(decided)).to_json();
+        assert!((100_000..MAX_LINE_BYTES).contains(&json.len()), "{}", json.len());
+        assert_eq!(json.lines().count(), 1);
+    }
+}

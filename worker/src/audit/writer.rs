@@ -250,3 +250,72 @@ fn log_instead(item: &Item) {
     let line = item.json.trim_end_matches('\n');
     tracing::info!(target: TARGET, line, "a line that the audit log did not take");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{BufRead, BufReader};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::unistd::pipe;
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// Counts the lines that are in the log instead.
+    #[derive(Clone, Default)]
+    struct Log(Arc<AtomicUsize>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == TARGET
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, event: &Event<'_>) {
+            struct IsWhole(bool);
+            impl Visit for IsWhole {
+                fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+                fn record_str(&mut self, field: &Field, value: &str) {
+                    self.0 |= field.name() == "line" && value.starts_with('{') && value.ends_with('}');
+                }
+            }
+            let mut line = IsWhole(false);
+            event.record(&mut line);
+            self.0.fetch_add(usize::from(line.0), Ordering::Relaxed);
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    fn item(number: usize) -> Item {
+        let json = format!("{{\"number\":{number},\"filler\":\"{}\"}}\n", "x".repeat(1000));
+        Item { json, fields: Fields::default(), told: None }
+    }
+
+    /// A reader that has stopped reading holds up nobody, and each line is in one of two places.
+    #[test]
+    fn what_nobody_takes_is_in_the_log_and_nobody_waits() {
+        const LINES: usize = 30_000;
+        let (reader, stdout) = pipe().unwrap();
+        let output = Output::Stdout(File::from(stdout));
+        let writer = Writer::start(Destination::Stdout, output, Arc::default()).unwrap();
+        let log = Log::default();
+        tracing::subscriber::with_default(log.clone(), || {
+            (0..LINES).for_each(|number| writer.put(item(number)));
+        });
+        let in_log = log.0.load(Ordering::Relaxed);
+        assert!((LINES / 10..LINES * 9 / 10).contains(&in_log), "{in_log}");
+        let lines =
+            thread::spawn(move || BufReader::new(File::from(reader)).lines().map_while(Result::ok).count());
+        writer.close();
+        tracing::subscriber::with_default(log.clone(), || writer.put(item(LINES)));
+        assert_eq!(log.0.load(Ordering::Relaxed), in_log + 1, "one that comes too late");
+        // Its thread, which has the other end of the pipe, has ended.
+        assert_eq!(lines.join().unwrap() + in_log, LINES);
+    }
+}
