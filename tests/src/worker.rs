@@ -115,10 +115,20 @@ impl Worker {
         self.log.lock().expect("no writer panics").clone()
     }
 
-    /// The audit lines so far.
+    /// The audit lines of decisions in the log so far.
     pub fn audit(&self) -> Vec<serde_json::Value> {
+        self.audit_lines("decision")
+    }
+
+    /// The audit lines of jobs' ends in the log so far.
+    pub fn ends(&self) -> Vec<serde_json::Value> {
+        self.audit_lines("job_end")
+    }
+
+    fn audit_lines(&self, message: &str) -> Vec<serde_json::Value> {
         let parsed = self.log().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
-        parsed.filter(|line: &serde_json::Value| line["target"] == "audit").collect()
+        let is_one = |line: &serde_json::Value| line["target"] == "audit" && line["message"] == message;
+        parsed.filter(is_one).collect()
     }
 
     /// Sends a signal to the worker.

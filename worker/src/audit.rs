@@ -1,13 +1,34 @@
-//! The audit log: one structured line per decision and per connection that was refused, with target `audit`, whatever
-//! the log level. It says who asked from where for what, and which rule decided; never a value of the environment.
+//! The audit log: one line per decision, per connection that was refused and per job that has ended. It says who asked
+//! from where for what, and which rule decided; never a value of the environment.
 //!
-//! Every text goes into a field as a string, which both log formats escape: nobody can write a line of their own.
+//! It goes among the log, with target `audit`, whatever the log level; or as JSON wherever `--audit-log` says
+//! ([`destination`], [`writer`]). Every text is a string that is escaped and cut: nobody can write a line of their own.
+
+mod destination;
+mod ends;
+mod file;
+mod journald;
+mod line;
+mod writer;
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use self::destination::{Destination, Unusable};
+pub(crate) use self::ends::Ends;
+
+use self::ends::{Book, Told};
+use self::journald::Fields;
+use self::line::{Decided, Event, JobEnded, Refused, Removed};
+use self::writer::{Item, Writer};
 use crate::job::JobId;
+use crate::job::census::JobEnd;
 use crate::tls::Peer;
 
 /// The log target.
@@ -46,6 +67,59 @@ pub(crate) enum Decision<'a> {
     Invalid { reason: &'a dyn Display },
 }
 
+/// Where lines go; not set: among the log.
+static WRITER: OnceLock<Writer> = OnceLock::new();
+
+/// Opens the audit log of this process, once; within a tokio runtime only. Until then, lines go to the log.
+///
+/// Returns who has to be told of jobs' ends.
+///
+/// # Errors
+/// When the destination can't be written to, or SIGHUP not be listened for.
+pub(crate) fn start(destination: &Destination, state_dir: &Path) -> anyhow::Result<Ends> {
+    let book = Arc::<Book>::default();
+    if let Some(output) = destination.open()? {
+        let writer = Writer::start(destination.clone(), output, Arc::clone(&book));
+        let writer = WRITER.get_or_init({
+            let writer = writer.context("can't start the audit log's thread")?;
+            || writer
+        });
+        let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                writer.reopen();
+            }
+        });
+    }
+    Ok(Ends::new(state_dir, matches!(destination, Destination::File(_)), book))
+}
+
+/// Returns when all lines are written, or that takes too long: before the process ends. May block.
+pub(crate) fn close() {
+    if let Some(writer) = WRITER.get() {
+        writer.close();
+    }
+}
+
+fn emit(event: &Event) {
+    match WRITER.get() {
+        Some(writer) => writer.put(Item { json: event.to_json(), fields: event.fields(), told: None }),
+        None => event.log(),
+    }
+}
+
+/// Writes the line of a job's end, and then notes that.
+fn emit_end(end: &JobEnd<'_>, told: Told, book: &Book) {
+    let event = Event::JobEnd(Box::new(JobEnded::of(end)));
+    match WRITER.get() {
+        Some(writer) => writer.put(Item { json: event.to_json(), fields: event.fields(), told: Some(told) }),
+        None => {
+            event.log();
+            book.note(&told);
+        }
+    }
+}
+
 /// Writes the line of a decision.
 pub(crate) fn decision(peer: &Peer, asked: &Asked, decision: &Decision<'_>) {
     let (word, rule, reason) = match decision {
@@ -53,52 +127,81 @@ pub(crate) fn decision(peer: &Peer, asked: &Asked, decision: &Decision<'_>) {
         Decision::Denied { rule, reason } => ("denied", Some(*rule), Some(reason.to_string())),
         Decision::Invalid { reason } => ("invalid", None, Some(reason.to_string())),
     };
-    let text = |text: &Option<String>| text.as_deref().map(|text| shorten(text, MAX_TEXT_BYTES).into_owned());
+    let cut = |text: &str| shorten(text, MAX_TEXT_BYTES).into_owned();
+    let text = |text: &Option<String>| text.as_deref().map(cut);
     let identity = &peer.identity;
-    tracing::info!(
-        target: TARGET,
-        decision = word,
-        rule,
-        reason = text(&reason),
-        client = identity.name.as_str(),
-        common_name = identity.common_name.as_str(),
-        role = identity.role.as_deref().ok(),
-        serial = identity.serial.as_str(),
-        fingerprint = identity.fingerprint_sha256.as_str(),
-        peer = peer.address.to_string(),
-        action = shorten(&asked.action, MAX_TEXT_BYTES).as_ref(),
-        job = text(&asked.job),
-        argv = asked.argv.as_deref(),
-        limits = text(&asked.limits),
-        user = text(&asked.user),
-        signal = text(&asked.signal),
-        "decision"
-    );
+    emit(&Event::Decision(Box::new(Decided {
+        decision: word,
+        rule: rule.map(cut),
+        reason: text(&reason),
+        client: cut(&identity.name),
+        common_name: cut(&identity.common_name),
+        role: identity.role.as_deref().ok().map(cut),
+        serial: cut(&identity.serial),
+        fingerprint: identity.fingerprint_sha256.clone(),
+        peer: peer.address.to_string(),
+        action: cut(&asked.action),
+        job: text(&asked.job),
+        argv: asked.argv.clone(),
+        limits: text(&asked.limits),
+        user: text(&asked.user),
+        signal: text(&asked.signal),
+    })));
 }
 
 /// Writes the line of a connection that was refused before anything could be asked on it.
 pub(crate) fn connection_refused(address: SocketAddr, reason: &dyn Display) {
-    tracing::info!(
-        target: TARGET,
-        decision = "denied",
-        reason = shorten(&reason.to_string(), MAX_TEXT_BYTES).as_ref(),
-        peer = address.to_string(),
-        action = "connect",
-        "decision"
-    );
+    emit(&Event::Connection(Refused {
+        decision: "denied",
+        reason: shorten(&reason.to_string(), MAX_TEXT_BYTES).into_owned(),
+        peer: address.to_string(),
+        action: "connect",
+    }));
 }
 
 /// Writes the line of a removal that no client asked for.
 pub(crate) fn retention(job: JobId, rule: &str) {
-    tracing::info!(
-        target: TARGET,
-        decision = "allowed",
-        rule = format!("retention: {rule}"),
-        by = "retention",
-        action = "remove",
-        job = job.to_string(),
-        "decision"
-    );
+    emit(&Event::Removal(Removed {
+        decision: "allowed",
+        rule: format!("retention: {rule}"),
+        by: "retention",
+        action: "remove",
+        job: job.to_string(),
+    }));
+}
+
+impl Event {
+    /// What it can be looked up by.
+    fn fields(&self) -> Fields {
+        match self {
+            Self::Decision(decided) => Fields {
+                event: "decision",
+                action: Some(decided.action.clone()),
+                client: Some(decided.client.clone()),
+                job: decided.job.clone(),
+                decision: Some(decided.decision),
+            },
+            Self::Connection(refused) => Fields {
+                event: "connection",
+                action: Some(refused.action.to_owned()),
+                decision: Some(refused.decision),
+                ..Fields::default()
+            },
+            Self::Removal(removed) => Fields {
+                event: "removal",
+                action: Some(removed.action.to_owned()),
+                job: Some(removed.job.clone()),
+                decision: Some(removed.decision),
+                ..Fields::default()
+            },
+            Self::JobEnd(ended) => Fields {
+                event: "job_end",
+                client: ended.client.clone(),
+                job: Some(ended.job.clone()),
+                ..Fields::default()
+            },
+        }
+    }
 }
 
 /// A command line as a shell would take it, in at most about 4 KiB. Bytes that are not UTF-8 become U+FFFD.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use jobworker_limits::OutputLimit;
 
 pub use self::options::Options;
+use crate::audit;
 use crate::metrics::listen::LoopbackAddress;
 use crate::retention::Keep;
 use crate::service;
@@ -61,6 +62,8 @@ pub struct Config {
     pub metrics_listen: Option<LoopbackAddress>,
     /// Whether running jobs are told of one by one.
     pub metrics_per_job: bool,
+    /// Where the audit log goes.
+    pub audit_log: audit::Destination,
 }
 
 /// Where the spawner is.
@@ -169,6 +172,7 @@ impl Config {
             policy: options.policy,
             metrics_listen: options.metrics_listen,
             metrics_per_job: options.metrics_per_job.unwrap_or(false),
+            audit_log: options.audit_log.unwrap_or_default(),
         })
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! No runtime and no thread: a birth shares the memory of this process.
 
+mod audit;
 mod birth;
 mod ceilings;
 mod certificates;
@@ -73,6 +74,7 @@ const CHECKS: &[fn(&Subject) -> Vec<Finding>] = &[
     policy::check,
     port::check,
     ceilings::check,
+    audit::check,
 ];
 
 /// Looks, tells, and says by its exit code whether anything has failed: 1; 0 also where there are warnings.

@@ -31,7 +31,7 @@ use prometheus_client::registry::{Registry, Unit};
 use self::jobs::Jobs;
 pub use self::labels::Following;
 use self::labels::{Call, Denied, Ended, Followers, Refused, Start};
-use crate::job::census::OutcomeKind;
+use crate::job::census::{JobEnd, Listener, OutcomeKind};
 use crate::job::state::Finished;
 use crate::policy::action::Verb;
 
@@ -141,13 +141,6 @@ impl Metrics {
         }
     }
 
-    /// A job has ended.
-    pub(crate) fn ended(&self, finished: &Finished) {
-        self.ended.get_or_create(&Ended { outcome: finished.outcome.kind().as_str() }).inc();
-        self.ended_output_bytes.inc_by(finished.output_bytes.unwrap_or(0));
-        self.ended_output_lost_bytes.inc_by(finished.output_lost_bytes);
-    }
-
     /// A call was answered; none: it was for none of our actions. What a stream ends with is not known by then.
     pub(crate) fn call(&self, action: Option<Verb>, code: tonic::Code) {
         let call = Call { action: action.map_or(OTHER, Verb::as_str), code: labels::code(code) };
@@ -196,5 +189,18 @@ impl Metrics {
     /// So much output a stream was told is missing.
     pub(crate) fn gap(&self, bytes: u64) {
         self.gap_bytes.inc_by(bytes);
+    }
+}
+
+impl Listener for Metrics {
+    /// What ended before this process ran was another's to count.
+    fn ended(&mut self, end: &JobEnd<'_>) {
+        if end.is_from_before {
+            return;
+        }
+        let Finished { outcome, output_bytes, output_lost_bytes, .. } = end.finished;
+        self.ended.get_or_create(&Ended { outcome: outcome.kind().as_str() }).inc();
+        self.ended_output_bytes.inc_by(output_bytes.unwrap_or(0));
+        self.ended_output_lost_bytes.inc_by(*output_lost_bytes);
     }
 }

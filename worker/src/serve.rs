@@ -19,6 +19,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::audit;
 use crate::config::{Config, Options, Spawner, log};
 use crate::job::census::{Census, Listener};
 use crate::job::engine::Engine;
@@ -70,6 +71,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let served = runtime.block_on(runtime.spawn(start(config))).context("the server has panicked");
     // What blocks on a disk must not keep the process.
     runtime.shutdown_background();
+    audit::close();
     served?
 }
 
@@ -80,6 +82,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::server_config(&config.tls)?;
     let policies = live::load(config.policy.as_deref())?;
+    let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let metrics = Metrics::default();
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
@@ -87,7 +90,8 @@ async fn start(config: Config) -> anyhow::Result<()> {
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
-    let (engine, census) = engine(&config, &metrics, shutdown.clone()).await?;
+    let listeners: Vec<Box<dyn Listener>> = vec![Box::new(ends), Box::new(metrics.clone())];
+    let (engine, census) = engine(&config, listeners, shutdown.clone()).await?;
     if let Some(listener) = metrics_listener {
         let one_by_one = config.metrics_per_job.then(|| JobsDir::new(&config.state_dir));
         let mut registry = metrics.registry(Jobs { census, one_by_one });
@@ -114,7 +118,7 @@ async fn listen_for_metrics(address: LoopbackAddress) -> anyhow::Result<TcpListe
 /// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
 async fn engine(
     config: &Config,
-    metrics: &Metrics,
+    listeners: Vec<Box<dyn Listener>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<(Engine, Census)> {
     let (spawner, attached) = match &config.spawner {
@@ -135,20 +139,10 @@ async fn engine(
     }
     let hub = Hub::new().context("can't watch the jobs' folders")?;
     let (jobs, spawner) = (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown)));
-    let census = Census::start(jobs.clone(), vec![count_ends(metrics.clone())])
-        .context("can't watch the jobs' folders")?;
+    let census = Census::start(jobs.clone(), listeners).context("can't watch the jobs' folders")?;
     Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone(), census.clone());
     let engine = Engine::new(jobs, spawner, hub, config.output_limit, shutdown, census.clone());
     Ok((engine, census))
-}
-
-/// What ended before this process ran was another's to count.
-fn count_ends(metrics: Metrics) -> Listener {
-    Box::new(move |end| {
-        if !end.is_from_before {
-            metrics.ended(end.finished);
-        }
-    })
 }
 
 /// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.
@@ -235,5 +229,6 @@ async fn cancel_on_signal(mut terminate: Signal, mut interrupt: Signal, shutdown
     shutdown.cancel();
     next().await;
     tracing::warn!("a second signal: ending at once");
+    audit::close();
     std::process::exit(1);
 }

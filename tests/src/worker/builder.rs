@@ -1,5 +1,6 @@
 //! How a worker is started.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Command, Stdio};
@@ -23,6 +24,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     uid: Option<u32>,
+    stdout: Option<PathBuf>,
 }
 
 impl Builder {
@@ -68,6 +70,13 @@ impl Builder {
         self
     }
 
+    /// A file for its stdout.
+    #[must_use]
+    pub fn stdout(mut self, path: &Path) -> Self {
+        self.stdout = Some(path.to_owned());
+        self
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Panics
@@ -80,6 +89,9 @@ impl Builder {
         let cgroup = if own_cgroup { scratch::group_for(state.path()) } else { self.cgroup };
         let mut command = command(&pki, state.path(), cgroup.as_deref());
         command.args(&self.args).envs(self.env);
+        if let Some(path) = self.stdout {
+            command.stdout(File::create(path).expect("a writable folder"));
+        }
         if let Some(uid) = self.uid {
             std::os::unix::process::CommandExt::uid(&mut command, uid);
             std::os::unix::process::CommandExt::gid(&mut command, uid);

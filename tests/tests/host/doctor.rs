@@ -280,6 +280,18 @@ fn a_policy_that_can_not_be_used_is_named_with_its_line() {
 }
 
 #[test]
+fn an_audit_log_that_can_not_be_written_is_named() {
+    let file = |name: &str| Patient::new().env("JOBWORKER_AUDIT_LOG", name);
+    file("/no/such/folder/audit.log")
+        .expect("FAIL", &["audit log in /no/such/folder/audit.log", "No such file"]);
+    file("/dev/full").expect("FAIL", &["audit log in /dev/full", "not a regular file"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("audit.log");
+    file(path.to_str().expect("a UTF-8 path")).expect("ok", &["audit log in", "audit.log"]);
+    assert!(!path.exists(), "doctor makes nothing");
+}
+
+#[test]
 fn a_state_folder_that_can_not_be_used_is_named() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let path = file.path().to_str().expect("UTF-8");

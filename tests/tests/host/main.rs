@@ -3,6 +3,7 @@
 
 mod admission;
 mod audit;
+mod audit_log;
 mod bad_input;
 mod bad_limits;
 mod caps;
@@ -12,6 +13,7 @@ mod doctor;
 mod exec_failures;
 mod idempotence;
 mod idle;
+mod job_ends;
 mod jobctl;
 mod jobctl_run;
 mod leaks;

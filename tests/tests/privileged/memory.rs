@@ -6,6 +6,7 @@ use jobworker_tests::api::outcome::Ended;
 use jobworker_tests::api::{Cause, Job, JobSpec, Limits};
 use jobworker_tests::binaries::binary;
 use jobworker_tests::client::{limited, run, shell, spec};
+use jobworker_tests::wait::until;
 use jobworker_tests::{Client, census};
 
 use crate::jobs::{assert_ended, assert_gone, outcome};
@@ -41,6 +42,24 @@ async fn run_out_of_memory(client: &mut Client, spec: JobSpec, mark: &str) -> Jo
 async fn a_hog_ends_as_out_of_memory() {
     let setup = Setup::new().await;
     run_out_of_memory(&mut setup.worker.admin().await, actor(&["hog", "201"]), "actor hog 201").await;
+}
+
+/// And its end is told as such, with the evidence.
+#[tokio::test]
+async fn the_audit_log_tells_of_an_end_out_of_memory() {
+    let setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let job = run_out_of_memory(&mut client, actor(&["hog", "204"]), "actor hog 204").await;
+    let line = until("the line of its end", || setup.worker.ends().pop());
+    let told = ["job", "outcome"].map(|key| line[key].as_str().unwrap_or_default());
+    assert_eq!(told, [job.id.as_str(), "out_of_memory"], "{line}");
+    assert_eq!((&line["own_limit"], &line["exit_signal"]), (&true.into(), &9.into()), "{line}");
+    let usage = job.usage.expect("evidence");
+    assert_eq!(
+        (line["memory_peak_bytes"].as_u64(), line["cpu_usec"].as_u64()),
+        (usage.memory_peak_bytes, usage.cpu_usec),
+        "{line}"
+    );
 }
 
 #[tokio::test]

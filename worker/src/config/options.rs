@@ -12,6 +12,7 @@ use jobworker_limits::OutputLimit;
 use serde::{Deserialize, Deserializer, de};
 
 use super::log;
+use crate::audit;
 use crate::metrics::listen::LoopbackAddress;
 use crate::retention::{KeepBytes, KeepFor};
 
@@ -141,6 +142,11 @@ pub struct Options {
     /// The least serious events that are logged; the audit log always is [default: info].
     #[arg(long, value_name = "LEVEL", env = "JOBWORKER_LOG_LEVEL", help_heading = "Log")]
     pub log_level: Option<log::Level>,
+    /// Where the audit log goes, who did what and how jobs ended: a file, as JSON, opened again on SIGHUP and when it is
+    /// renamed; stdout, as JSON; journald (journalctl -t jobworker-audit); or among the log, in its form [default: log].
+    #[arg(long, value_name = "FILE|stdout|journald|log", env = "JOBWORKER_AUDIT_LOG", help_heading = "Log")]
+    #[serde(deserialize_with = "text")]
+    pub audit_log: Option<audit::Destination>,
 }
 
 impl Options {
@@ -181,6 +187,7 @@ impl Options {
             metrics_per_job: self.metrics_per_job.or(other.metrics_per_job),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
+            audit_log: self.audit_log.or(other.audit_log),
         }
     }
 }

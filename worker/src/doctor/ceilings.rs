@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Subject;
 use super::finding::Finding;
 
-/// A worker has a watch for each job that somebody follows; the kernel's own default was so many until 5.11.
+/// A worker has a watch for each job that runs, and another while somebody follows it; the kernel's own default was so many until 5.11.
 const WATCHES: u64 = 8192;
 /// The kernel's default on all but the smallest machines. A job takes one for its shim and one or more for itself.
 const PIDS: u64 = 32_768;
@@ -27,7 +27,11 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
                 needed * 2
             ),
         ),
-        sysctl("fs.inotify.max_user_watches", WATCHES, "jobs beyond it can't be followed at one time"),
+        sysctl(
+            "fs.inotify.max_user_watches",
+            WATCHES,
+            "jobs beyond it can't be followed at one time, and their ends are told late",
+        ),
         sysctl("kernel.pid_max", PIDS, "jobs beyond it can't be started"),
     ]
 }

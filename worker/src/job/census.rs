@@ -38,7 +38,10 @@ use crate::job::state::Finished;
 use crate::shim::clock;
 
 /// From the first news until they are looked at, for what comes with them.
-const SETTLE: Duration = Duration::from_millis(5);
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How much nicer the thread is than those that answer calls (nice(2)): it takes a processor that nobody else wants.
+const NICE: i32 = 10;
 
 /// Between two attempts at what could not be watched or read.
 const RETRY: Duration = Duration::from_secs(10);
@@ -60,7 +63,19 @@ pub struct JobEnd<'a> {
 
 /// Who is told of ends: once of each, in the order in which they were seen. It must not wait for anything but a disk, and
 /// not ask the census.
-pub type Listener = Box<dyn FnMut(&JobEnd<'_>) + Send>;
+pub trait Listener: Send {
+    /// Before the first.
+    fn begin(&mut self) {}
+
+    /// A job has ended.
+    fn ended(&mut self, end: &JobEnd<'_>);
+}
+
+impl<F: FnMut(&JobEnd<'_>) + Send> Listener for F {
+    fn ended(&mut self, end: &JobEnd<'_>) {
+        self(end);
+    }
+}
 
 /// Knows of every job. Clones are the same census; its thread ends with the last one.
 #[derive(Clone)]
@@ -84,7 +99,8 @@ struct Shared {
 
 struct Known {
     table: Table,
-    listeners: Vec<Listener>,
+    listeners: Vec<Box<dyn Listener>>,
+    have_begun: bool,
     /// What could not be watched or read, and may be later.
     pending: HashSet<JobId>,
     /// That there is something pending was told.
@@ -96,9 +112,15 @@ impl Census {
     ///
     /// # Errors
     /// When there is no inotify instance or no thread to be had.
-    pub fn start(jobs: JobsDir, listeners: Vec<Listener>) -> io::Result<Self> {
+    pub fn start(jobs: JobsDir, listeners: Vec<Box<dyn Listener>>) -> io::Result<Self> {
         let end = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let known = Known { table: Table::default(), listeners, pending: HashSet::new(), complained: false };
+        let known = Known {
+            table: Table::default(),
+            listeners,
+            have_begun: false,
+            pending: HashSet::new(),
+            complained: false,
+        };
         let shared = Arc::new(Shared {
             jobs,
             began_unix_usec: clock::unix_usec(),
@@ -142,6 +164,9 @@ impl Drop for Thread {
 
 impl Shared {
     fn run(&self, end: &EventFd) {
+        // Of this thread alone, on Linux. Where a sandbox forbids it, all works the same.
+        let _ = rustix::process::nice(NICE);
+        lock(&self.known).listeners();
         let mut is_watched = false;
         loop {
             is_watched = is_watched || self.begin();
@@ -277,7 +302,7 @@ impl Shared {
         {
             let is_from_before = finished.at_unix_usec < self.began_unix_usec;
             let end = JobEnd { job, folder: &folder, state, finished, is_from_before };
-            known.listeners.iter_mut().for_each(|listener| listener(&end));
+            known.listeners().iter_mut().for_each(|listener| listener.ended(&end));
         }
     }
 
@@ -293,6 +318,15 @@ impl Shared {
                 "{what}; until it can, ends of jobs are told late; tried again every {every_sec} s"
             );
         }
+    }
+}
+
+impl Known {
+    fn listeners(&mut self) -> &mut [Box<dyn Listener>] {
+        if !std::mem::replace(&mut self.have_begun, true) {
+            self.listeners.iter_mut().for_each(|listener| listener.begin());
+        }
+        &mut self.listeners
     }
 }
 

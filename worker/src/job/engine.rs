@@ -25,6 +25,7 @@ pub use super::process::ProcessStatus;
 pub use super::view::{JobView, Live};
 pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 
+pub(crate) use self::request::describe;
 use self::request::send;
 use self::running::Running;
 use self::starting::Starting;

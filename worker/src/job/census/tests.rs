@@ -30,7 +30,7 @@ impl World {
 
     fn census(&self) -> (Census, mpsc::Receiver<Told>) {
         let (sender, told) = mpsc::channel();
-        let listener: Listener = Box::new(move |end: &JobEnd<'_>| {
+        let listener: Box<dyn Listener> = Box::new(move |end: &JobEnd<'_>| {
             assert_eq!(end.folder.spec().unwrap().unwrap().id, end.job);
             let (job, kind, is_from_before) = (end.job, end.finished.outcome.kind(), end.is_from_before);
             let _ = sender.send(Told { job, kind, is_from_before });

@@ -38,7 +38,7 @@ fn check_not_ended(job: JobId, folder: &Folder) -> Result<(), EngineError> {
 }
 
 /// An outcome in words.
-fn describe(outcome: &Outcome) -> String {
+pub(crate) fn describe(outcome: &Outcome) -> String {
     let cause = match outcome {
         Outcome::Exited { .. } | Outcome::Signaled { .. } => "",
         Outcome::Stopped { by, .. } => &format!("was stopped by {by} and "),
