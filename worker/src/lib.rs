@@ -35,3 +35,4 @@ pub mod shim;
 pub mod spawner;
 mod tally;
 pub mod tls;
+mod watched;
