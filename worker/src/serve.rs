@@ -74,7 +74,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
-    let tls = tls::server_config(&config.tls)?;
+    let tls = tls::live::load(&config.tls)?;
     let policies = live::load(config.policy.as_deref())?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;

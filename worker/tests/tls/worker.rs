@@ -67,7 +67,7 @@ impl Worker {
             ca: Some(pki.file("ca.pem")),
             cert: Some(pki.file("server.pem")),
             key: Some(pki.file("server-key.pem")),
-            crl: Some(pki.file("crl.pem")),
+            crl: Some(vec![pki.file("crl.pem")]),
             ..Options::default()
         };
         edit(&mut options);
@@ -78,7 +78,7 @@ impl Worker {
         let engine = Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone());
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let incoming = tls::incoming(listener, tls::server_config(&config.tls).unwrap(), config.door.clone());
+        let incoming = tls::incoming(listener, tls::live::load(&config.tls).unwrap(), config.door.clone());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let server =
             tokio::spawn(async move { serve::serve(incoming, engine, policies, &config, token).await });
