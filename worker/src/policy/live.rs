@@ -3,7 +3,7 @@
 //! A new policy takes the old one's place at once and whole: who holds the old one decides by it, the next call by the
 //! new one. A file that can't be read or is not right changes nothing, and one line of the log says why.
 //!
-//! How a change shows is [`Watched`]'s.
+//! How a change shows is `crate::watched`'s.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
