@@ -103,7 +103,7 @@ fn verified(files: &Files, cas: &[CertificateDer<'_>], chain: &Chain, now: i64) 
     let (subject, again) = (files.cert.display().to_string(), anew(&files.cert, Some(chain)));
     let (certificate, intermediates) = chain.split_first()?;
     if Certificate::from_der(certificate).is_some_and(|certificate| !certificate.may_serve) {
-        let text = "it is not meant for servers: its extended key usage lacks serverAuth";
+        let text = "clients refuse it: it is not meant for servers, its extended key usage lacks serverAuth";
         return Some(Finding::fail(subject, text, again));
     }
     let hosts = certificate_hosts(certificate);
