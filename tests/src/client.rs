@@ -124,7 +124,9 @@ pub fn tls(
     versions: &[&'static SupportedProtocolVersion],
 ) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).expect("a CA certificate")).expect("a usable CA");
+    for certificate in certificates(ca) {
+        roots.add(certificate).expect("a usable CA");
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
@@ -133,7 +135,7 @@ pub fn tls(
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
-            let chain = vec![CertificateDer::from_pem_file(&identity.cert).expect("a certificate")];
+            let chain = certificates(&identity.cert);
             let key =
                 PrivateKeyDer::from_pem_slice(&fs::read(&identity.key).expect("a key file")).expect("a key");
             builder.with_client_auth_cert(chain, key).expect("a key that fits")
@@ -141,6 +143,12 @@ pub fn tls(
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     config
+}
+
+/// All of a file's.
+fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
+    let all = CertificateDer::pem_file_iter(path).expect("a readable file");
+    all.collect::<Result<_, _>>().expect("certificates")
 }
 
 /// A specification of a command with arguments.

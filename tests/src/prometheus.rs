@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::metrics::http;
-use crate::wait::{until, until_within};
+use crate::wait::until_within;
 
 /// A running Prometheus, which ends when dropped.
 pub struct Prometheus {
@@ -62,11 +62,6 @@ impl Prometheus {
         let json: Value = serde_json::from_str(&answer.body).unwrap_or(Value::Null);
         assert_eq!(json["status"], "success", "{query}: {answer:#?}");
         json["data"]["result"].as_array().expect("a list of results").clone()
-    }
-
-    /// Waits until a query has a result, and returns it.
-    pub fn result(&self, query: &str) -> Vec<Value> {
-        until(&format!("a result of {query}"), || Some(self.query(query)).filter(|result| !result.is_empty()))
     }
 
     fn listens(&self) -> bool {

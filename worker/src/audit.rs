@@ -315,6 +315,10 @@ mod tests {
             dns_names: Vec::new(),
             not_after_unix_sec: 0,
         };
-        Peer { identity: Arc::new(identity), address: ([127, 0, 0, 1], 1).into() }
+        Peer {
+            identity: Arc::new(identity),
+            address: ([127, 0, 0, 1], 1).into(),
+            chain: crate::tls::Chain::example(),
+        }
     }
 }

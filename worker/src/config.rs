@@ -135,7 +135,7 @@ impl Config {
             ca: options.ca.ok_or(missing("ca", "CA", "the CA that signs clients' certificates"))?,
             cert: options.cert.ok_or(missing("cert", "CERT", "the worker's certificate"))?,
             key: options.key.ok_or(missing("key", "KEY", "the private key of the worker's certificate"))?,
-            crl: options.crl,
+            crl: options.crl.unwrap_or_default(),
         };
         let door = tls::Door {
             role_oid: options.role_oid.unwrap_or_default(),

@@ -3,6 +3,7 @@
 //! The role is a private, non-critical extension whose value is one DER `UTF8String`; everything else is ordinary
 //! X.509 (RFC 5280). The only user of x509-parser in this crate. Nothing here verifies a certificate: TLS has.
 
+mod paper;
 mod validity;
 
 use std::fmt::Write;
@@ -17,6 +18,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::job::Owner;
 
+pub(crate) use self::paper::{Certificate, RevocationList};
 pub(crate) use self::validity::{
     certificate_hosts, certificate_not_after, certificate_validity, revocation_list_next_update, utc,
 };

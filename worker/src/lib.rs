@@ -17,11 +17,12 @@
 //! Beside the requests, [`job::census`] knows how each job is and tells its end, and [`retention`] removes ended jobs where
 //! an operator asks for that.
 //!
-//! [`doctor`] tells an operator what they would find on a host.
+//! [`doctor`] tells an operator what they would find on a host, [`certs_status`] which certificates end when.
 //!
 //! Shared by all three: [`job`], the types and the folder of a job; [`output::index`], the file beside its output.
 
 pub mod audit;
+pub mod certs_status;
 pub mod config;
 pub mod doctor;
 pub mod identity;
@@ -37,3 +38,4 @@ pub mod shim;
 pub mod spawner;
 mod tally;
 pub mod tls;
+mod watched;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use jobworker::config::{self, log};
 use jobworker::policy::command_line as policy;
-use jobworker::{doctor, serve, spawner};
+use jobworker::{certs_status, doctor, serve, spawner};
 
 /// Runs commands as jobs under limits on this host, for clients over mutual TLS
 #[derive(Parser)]
@@ -29,9 +29,9 @@ enum Command {
         #[command(flatten)]
         log: log::Settings,
     },
-    /// Make and revoke certificates
+    /// Make and revoke certificates, and tell what ends when
     #[command(subcommand)]
-    Certs(jobworker_certs::Command),
+    Certs(certs_status::Command),
     /// Check and explain policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -62,7 +62,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             log::init(log);
             spawner::run(&args)?;
         }
-        Command::Certs(command) => jobworker_certs::run(command)?,
+        Command::Certs(command) => return certs_status::run(command),
         Command::Policy(command) => return policy::run(command),
         Command::Doctor(args) => return Ok(doctor::run(*args)),
     }

@@ -13,6 +13,7 @@
 //! name is a label, nor is anything that a client may choose, so the number of series is bounded: but for those of
 //! running jobs, which are told only with `--metrics-per-job`.
 
+pub mod certificates;
 pub mod collect;
 pub mod endpoint;
 pub mod jobs;
@@ -28,6 +29,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::certificates::Certificates;
 use self::jobs::Jobs;
 pub use self::labels::Following;
 use self::labels::{Call, Denied, Ended, Followers, Refused, Start};
@@ -97,9 +99,9 @@ impl Drop for Open {
 }
 
 impl Metrics {
-    /// All of it and the jobs, to be told.
+    /// All of it, the jobs and the certificates, to be told.
     #[must_use]
-    pub fn registry(&self, jobs: Jobs) -> Registry {
+    pub fn registry(&self, jobs: Jobs, certificates: Certificates) -> Registry {
         let mut all = Registry::default();
         let ours = all.sub_registry_with_prefix(PREFIX);
         let build = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
@@ -124,6 +126,7 @@ impl Metrics {
         let help = "Output of jobs that ended while this process ran that could not be stored, in bytes";
         ours.register_with_unit("ended_output_lost", help, Unit::Bytes, self.ended_output_lost_bytes.clone());
         ours.register_collector(Box::new(jobs));
+        ours.register_collector(Box::new(certificates));
         self.begin_at_zero();
         all
     }

@@ -25,6 +25,7 @@ use crate::job::census::{Census, Listener};
 use crate::job::engine::Engine;
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
+use crate::metrics::certificates::Certificates;
 use crate::metrics::jobs::Jobs;
 use crate::metrics::listen::LoopbackAddress;
 use crate::metrics::{Metrics, collect, endpoint};
@@ -80,7 +81,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
-    let tls = tls::server_config(&config.tls)?;
+    let tls = tls::live::load(&config.tls)?;
     let policies = live::load(config.policy.as_deref())?;
     let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let metrics = Metrics::default();
@@ -94,7 +95,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let (engine, census) = engine(&config, listeners, shutdown.clone()).await?;
     if let Some(listener) = metrics_listener {
         let one_by_one = config.metrics_per_job.then(|| JobsDir::new(&config.state_dir));
-        let mut registry = metrics.registry(Jobs { census, one_by_one });
+        let mut registry = metrics.registry(Jobs { census, one_by_one }, Certificates(tls.clone()));
         registry.register_collector(Box::new(collect::Process::started_now()));
         tokio::spawn(endpoint::serve(listener, registry, shutdown.clone()));
     }

@@ -7,6 +7,7 @@ mod authorize;
 mod delivery;
 mod followers;
 mod framing;
+mod lasting;
 mod reply;
 pub mod request;
 mod requests;

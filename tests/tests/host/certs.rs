@@ -33,7 +33,7 @@ fn made_by_jobworker(key: &str) -> TempDir {
     dir
 }
 
-fn made_by_openssl(key: &str) -> TempDir {
+pub(crate) fn made_by_openssl(key: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut openssl = Command::new("sh");
     openssl.args(["-c", OPENSSL_SCRIPT, "openssl.sh", "--key", key]).arg(dir.path().join("pki"));

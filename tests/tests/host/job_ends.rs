@@ -274,6 +274,9 @@ async fn two_hundred_short_jobs_are_told_once_each_and_leave_no_watch() {
     let log = Log::new();
     let worker = log.start();
     let held = || (census::descriptors(worker.pid()), watches(worker.pid()));
+    until_equal("watched: the folder of the certificates, and that of the jobs", &2, || {
+        watches(worker.pid())
+    });
     let before = held();
     let mut tasks = Vec::new();
     for client in 0..4 {

@@ -188,3 +188,23 @@ fn a_scraper_that_says_nothing_is_let_go() {
     }
     until_equal("descriptors", &before, || census::descriptors(worker.pid()));
 }
+
+#[test]
+fn the_ends_of_certificates_are_told_as_of_the_files_in_force() {
+    let worker = with_metrics();
+    let at = address(&worker);
+    let told = samples(&at);
+    let of = |what: &str| {
+        let names =
+            told.iter().filter(|(name, _)| name.starts_with("jobworker_certificate_not_after_seconds{"));
+        let values: Vec<_> = names.filter(|(name, _)| name.contains(&format!("what=\"{what}\""))).collect();
+        assert_eq!(values.len(), 1, "{what}: {told:#?}");
+        let days_left = (values[0].1 - unix_sec()) / 86_400.0;
+        assert!((300.0..=366.0).contains(&days_left), "{what}: {days_left} days, of the test's PKI");
+    };
+    ["server", "ca", "revocation_list"].into_iter().for_each(of);
+}
+
+fn unix_sec() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64()
+}

@@ -151,6 +151,8 @@ async fn a_connection_does_not_outlive_its_certificate() {
     };
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
     assert!(refused.message().contains("certificate of shortly expired on"), "{refused}");
-    assert_eq!(start(&mut client, spec(&["true"])).await.expect_err("expired").code(), Code::Unauthenticated);
+    // The connection may be closed by now.
+    let refused = start(&mut client, spec(&["true"])).await.expect_err("expired").code();
+    assert!(matches!(refused, Code::Unauthenticated | Code::Unavailable), "{refused}");
     assert_eq!(Belongings::of(&worker), Belongings::none());
 }

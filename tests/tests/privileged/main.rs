@@ -5,6 +5,7 @@
 //! busybox scripts wherever that does: under software emulation a dynamically linked program takes 0.2 s to start.
 
 mod birth;
+mod clock;
 mod controllers;
 mod cpu;
 mod disk;

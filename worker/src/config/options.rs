@@ -31,7 +31,8 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "JOBWORKER_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// CA certificates that clients' certificates have to be signed by (PEM).
+    /// CA certificates that clients' certificates have to be signed by (PEM). This file and the next three are read again
+    /// on SIGHUP and when one changes.
     #[arg(long, value_name = "FILE", env = "JOBWORKER_CA", help_heading = "TLS")]
     pub ca: Option<PathBuf>,
     /// The worker's certificate, with intermediates (PEM).
@@ -40,10 +41,11 @@ pub struct Options {
     /// The private key of that certificate (PEM).
     #[arg(long, value_name = "FILE", env = "JOBWORKER_KEY", help_heading = "TLS")]
     pub key: Option<PathBuf>,
-    /// Lists of revoked certificates, one of each CA (PEM). One that has expired keeps the worker from starting, and
-    /// later everybody out.
-    #[arg(long, value_name = "FILE", env = "JOBWORKER_CRL", help_heading = "TLS")]
-    pub crl: Option<PathBuf>,
+    /// Lists of revoked certificates, one of each CA (PEM); repeatable. One that has expired keeps the worker from
+    /// starting, and later everybody out.
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_CRL", value_delimiter = ',', help_heading = "TLS")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub crl: Option<Vec<PathBuf>>,
     /// The certificates' extension that holds the role [default: 1.3.6.1.4.1.32473.1.1].
     #[arg(long, value_name = "OID", env = "JOBWORKER_ROLE_OID", help_heading = "TLS")]
     #[serde(deserialize_with = "text")]
@@ -198,6 +200,20 @@ where
     T: FromStr<Err: Display>,
 {
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+/// A list; or a single one, as it was written when there could be no more.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a path, or a list of paths, is needed")]
+    enum OneOrMore {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(Some(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(path) => vec![path],
+        OneOrMore::More(paths) => paths,
+    }))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -13,7 +13,9 @@ use super::Subject;
 use super::dates::{CERTIFICATE_SOON_DAYS, LIST_SOON_DAYS, Standing, standing};
 use super::finding::{Finding, Level};
 use super::key::{self, anew};
-use crate::identity::{certificate_hosts, certificate_validity, revocation_list_next_update, utc};
+use crate::identity::{
+    Certificate, certificate_hosts, certificate_validity, revocation_list_next_update, utc,
+};
 use crate::tls::{self, Files, certificates, client_verifier, provider, revocation_lists};
 
 type Chain = Vec<CertificateDer<'static>>;
@@ -40,7 +42,10 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
         findings.push(Finding::ok("clock", utc(now)));
     }
     findings.push(key::check(&files.key, &files.cert, chain.ok()));
-    findings.push(list(files, now, cas.is_ok()));
+    if files.crl.is_empty() {
+        findings.push(Finding::ok("revocation list", "none (--crl): no certificate is revoked"));
+    }
+    findings.extend(files.crl.iter().map(|path| list(path, files, now, cas.is_ok())));
     // What none of the above looks at keeps a worker from starting all the same.
     if findings.iter().all(|finding| finding.level != Level::Fail)
         && let Err(error) = tls::server_config(files)
@@ -97,6 +102,10 @@ fn too_early(path: &Path, begin: i64, now: i64) -> Finding {
 fn verified(files: &Files, cas: &[CertificateDer<'_>], chain: &Chain, now: i64) -> Option<Finding> {
     let (subject, again) = (files.cert.display().to_string(), anew(&files.cert, Some(chain)));
     let (certificate, intermediates) = chain.split_first()?;
+    if Certificate::from_der(certificate).is_some_and(|certificate| !certificate.may_serve) {
+        let text = "clients refuse it: it is not meant for servers, its extended key usage lacks serverAuth";
+        return Some(Finding::fail(subject, text, again));
+    }
     let hosts = certificate_hosts(certificate);
     let Some(name) = hosts.iter().find_map(|host| ServerName::try_from(host.replace('*', "any")).ok()) else {
         let text = "it names no host, and clients compare the one that they call with those in it";
@@ -126,10 +135,7 @@ fn verified(files: &Files, cas: &[CertificateDer<'_>], chain: &Chain, now: i64) 
     })
 }
 
-fn list(files: &Files, now: i64, has_ca: bool) -> Finding {
-    let Some(path) = &files.crl else {
-        return Finding::ok("revocation list", "none (--crl): no certificate is revoked");
-    };
+fn list(path: &Path, files: &Files, now: i64, has_ca: bool) -> Finding {
     let subject = path.display().to_string();
     let renew = "openssl ca -gencrl, or --crl with the right file; a list by `jobworker certs` lasts as long as its CA, \
                  so that CA has to be made anew (certs init)";
@@ -137,7 +143,8 @@ fn list(files: &Files, now: i64, has_ca: bool) -> Finding {
         Ok(lists) => lists,
         Err(error) => return Finding::fail(subject, error.to_string(), renew),
     };
-    if has_ca && let Err(error) = client_verifier(files, &Arc::new(provider())) {
+    let alone = Files { crl: vec![path.to_owned()], ..files.clone() };
+    if has_ca && let Err(error) = client_verifier(&alone, &Arc::new(provider())) {
         return Finding::fail(subject, error.to_string(), renew);
     }
     let end = lists.iter().filter_map(|list| revocation_list_next_update(list)).min();

@@ -2,11 +2,13 @@
 //! anything of its request is looked at, so that who may not stop jobs can't find out which there are by trying; then,
 //! once the request has become an action, whether it may do just this. One audit line, always.
 //!
-//! A call that lasts keeps its [`Standing`]: what takes the right away ends the call.
+//! A call that lasts keeps its [`Standing`]: what takes the right away ends the call, be it another policy or the end of
+//! the client's certificate ([`crate::tls::CutOff`]).
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::SystemTime;
 
 use futures_util::{Stream, stream};
 use tonic::Status;
@@ -20,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::policy::action::{Action, Verb};
 use crate::policy::live::InForce;
 use crate::policy::{Admission, Claim, Denial, Permit, Policy};
-use crate::tls::Peer;
+use crate::tls::{CutOff, Peer};
 
 /// A client's call that the policy has not refused outright; both questions go to the same policy.
 pub(super) struct Asking<'a, A> {
@@ -54,6 +56,8 @@ impl Service {
         let mut policies = self.policies.clone();
         let (engine, policy) = (&self.engine, policies.now());
         let asked = Asked { action: A::VERB.to_string(), ..asked };
+        // It may have been a while until the request was whole.
+        still_valid(peer, &asked).inspect_err(|cut| self.metrics.denied(Some(A::VERB), cut.label()))?;
         match policy.admits(&peer.identity, A::VERB) {
             Ok(admission) => {
                 let metrics = &self.metrics;
@@ -134,16 +138,28 @@ impl Standing {
     /// Returns when the right is lost, with what to tell the client.
     pub(super) async fn lost(mut self) -> Status {
         loop {
-            let policy = self.policies.next().await;
+            let policy = tokio::select! {
+                biased;
+                cut = self.peer.chain.lost() => {
+                    self.metrics.denied(Some(self.verb), cut.label());
+                    audit_cut(&self.peer, &self.asked(), &cut);
+                    return CallError::from(cut).into();
+                }
+                policy = self.policies.next() => policy,
+            };
             if let Err(error) = self.check(&policy).await {
                 if let CallError::Denied(denial) = &error {
-                    let (action, job) = (self.verb.to_string(), Some(self.job.to_string()));
                     count_denial(&self.metrics, self.verb, denial);
-                    audit_denial(&self.peer, &Asked { action, job, ..Asked::default() }, denial);
+                    audit_denial(&self.peer, &self.asked(), denial);
                 }
                 return error.into();
             }
         }
+    }
+
+    fn asked(&self) -> Asked {
+        let (action, job) = (self.verb.to_string(), Some(self.job.to_string()));
+        Asked { action, job, ..Asked::default() }
     }
 
     async fn check(&self, policy: &Policy) -> Result<(), CallError> {
@@ -177,6 +193,28 @@ pub(super) fn while_allowed<T>(
 
 fn count_denial(metrics: &Metrics, verb: Verb, denial: &Denial) {
     metrics.denied(Some(verb), denial.label());
+}
+
+/// That the client's certificate is still good. What is told otherwise has its audit line.
+///
+/// # Errors
+/// The end of its certificate.
+pub(super) fn still_valid(peer: &Peer, asked: &Asked) -> Result<(), CutOff> {
+    let identity = &peer.identity;
+    let cut = match peer.chain.cut() {
+        Some(cut) => cut.clone(),
+        None if identity.has_expired(SystemTime::now()) => {
+            CutOff::expired(&identity.name, identity.not_after_unix_sec)
+        }
+        None => return Ok(()),
+    };
+    audit_cut(peer, asked, &cut);
+    Err(cut)
+}
+
+pub(super) fn audit_cut(peer: &Peer, asked: &Asked, cut: &CutOff) {
+    let decision = Decision::Denied { rule: "certificate valid at every call", reason: cut };
+    audit::decision(peer, asked, &decision);
 }
 
 fn audit_denial(peer: &Peer, asked: &Asked, denial: &Denial) {

@@ -1,13 +1,13 @@
 //! The port's services behind one gate: each request, whichever service it is for, comes from a client whose
 //! certificate is still valid, and counts for it as long as it is underway. A connection outlives its certificate; the
-//! calls on it must not. What tonic refuses before any method sees it gets its audit line here.
+//! calls on it must not, and neither must an answer that lasts. What tonic refuses before any method sees it gets its
+//! audit line here.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use jobworker_proto::v1::job_worker_server::JobWorkerServer;
 use tonic::body::Body;
@@ -17,7 +17,9 @@ use tonic_types::StatusExt;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
+use super::authorize::still_valid;
 use super::delivery;
+use super::lasting::until_cut;
 use super::requests::Requests;
 use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
@@ -66,14 +68,18 @@ impl Routes {
     }
 
     async fn answer(self, peer: &Peer, path: &str, request: Request) -> Result<Response, Status> {
-        admit(peer, path).inspect_err(|_| self.metrics.denied(action(path), "expired"))?;
+        if let Err(cut) = still_valid(peer, &asked_for(path)) {
+            self.metrics.denied(action(path), cut.label());
+            return Err(CallError::from(cut).into());
+        }
         let name = path.split('/').nth(1).unwrap_or_default();
         let Some(service) = self.services.get(name).cloned() else {
             return Err(Status::new(Code::Unimplemented, "no such service here"));
         };
         let request = request.map(|body| self.requests.count(&peer.identity.name, body));
         // Infallible.
-        service.oneshot(request).await.map_err(|never| match never {})
+        let answer = service.oneshot(request).await.map_err(|never| match never {});
+        answer.map(|response| response.map(|body| until_cut(body, peer, path)))
     }
 }
 
@@ -98,7 +104,7 @@ impl Service<Request> for Routes {
             let answer = routes.answer(&peer, &path, request).await;
             let response = answer.unwrap_or_else(Status::into_http);
             count(&metrics, &path, &response);
-            audit_refusal(&peer, path, &response);
+            audit_refusal(&peer, &path, &response);
             Ok(response)
         })
     }
@@ -128,31 +134,20 @@ fn name_the_cap(response: Response) -> Response {
 }
 
 /// Requests that can't be decoded, methods that there are not, bodies beyond a cap: no method has written a line.
-fn audit_refusal(peer: &Peer, path: String, response: &Response) {
+fn audit_refusal(peer: &Peer, path: &str, response: &Response) {
     let Some(status) = Status::from_header_map(response.headers()) else { return };
     if status.code() != Code::Ok && is_unseen(&status) {
-        let asked = Asked { action: path, ..Asked::default() };
-        audit::decision(peer, &asked, &Decision::Invalid { reason: &status.message() });
+        audit::decision(peer, &asked_for(path), &Decision::Invalid { reason: &status.message() });
     }
+}
+
+/// What is known of a call whose method has not seen it.
+fn asked_for(path: &str) -> Asked {
+    Asked { action: path.to_owned(), ..Asked::default() }
 }
 
 /// Each error of ours carries details, none of tonic's does; and a body beyond a cap of ours is refused in its name.
 fn is_unseen(status: &Status) -> bool {
     let cap = status.get_details_error_info().map(|info| info.metadata.get("cap").cloned());
     cap.is_none_or(|cap| cap.is_some_and(|cap| cap.starts_with(MAX_REQUEST_BYTES)))
-}
-
-fn admit(peer: &Peer, path: &str) -> Result<(), Status> {
-    if !peer.identity.has_expired(SystemTime::now()) {
-        return Ok(());
-    }
-    let (name, not_after) = (peer.identity.name.clone(), peer.identity.not_after());
-    let error = CallError::Expired { name, not_after };
-    let asked = Asked { action: path.to_owned(), ..Asked::default() };
-    audit::decision(
-        peer,
-        &asked,
-        &Decision::Denied { rule: "certificate valid at every call", reason: &error },
-    );
-    Err(error.into())
 }

@@ -13,6 +13,7 @@ use crate::audit::shorten;
 use crate::job::engine::EngineError;
 use crate::policy::Denial;
 use crate::spawner::protocol::{Refusal, RefusalKind};
+use crate::tls::CutOff;
 
 /// The `domain` of every `ErrorInfo`.
 const DOMAIN: &str = "jobworker";
@@ -37,8 +38,8 @@ pub(crate) enum CallError {
     Invalid(#[from] InvalidField),
     #[error(transparent)]
     Denied(#[from] Denial),
-    #[error("certificate of {name} expired on {not_after}")]
-    Expired { name: String, not_after: String },
+    #[error(transparent)]
+    CutOff(#[from] CutOff),
     #[error("{name} has {max} streams and waits open already ({cap} of the worker)")]
     Cap { name: String, cap: &'static str, max: usize },
     #[error("the request is too large: {0} (--max-request-bytes)")]
@@ -110,7 +111,7 @@ fn kind(error: &CallError) -> Kind {
         CallError::Denied(Denial::Request { field, .. }) => {
             Kind::new(Code::PermissionDenied, Reason::Denied).metadata("action", "start").field(field)
         }
-        CallError::Expired { .. } => Kind::new(Code::Unauthenticated, Reason::Denied),
+        CallError::CutOff(_) => Kind::new(Code::Unauthenticated, Reason::Denied),
         CallError::Cap { cap, .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap)
         }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use futures_util::Stream;
 use jobworker_certs::RoleOid;
 use nix::sys::socket::{setsockopt, sockopt};
-use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -25,6 +24,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::{Connection, Peer, Places};
+use super::live::InForce;
 use super::refusal::Refusal;
 use crate::audit;
 use crate::identity::ClientIdentity;
@@ -69,13 +69,13 @@ pub struct Door {
 /// runtime only.
 pub fn incoming(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    in_force: InForce,
     door: Door,
     metrics: Metrics,
 ) -> impl Stream<Item = Result<Connection, Infallible>> {
     let (ready, verified) = mpsc::channel(READY);
     let clients = Tally::new(door.max_connections_per_client);
-    let guard = Guard { acceptor: config.into(), door: Arc::new(door), clients, metrics, ready };
+    let guard = Guard { in_force, door: Arc::new(door), clients, metrics, ready };
     tokio::spawn(accept(listener, guard));
     ReceiverStream::new(verified).map(Ok)
 }
@@ -129,7 +129,7 @@ impl Handshakes {
 /// What each connection needs on its way in.
 #[derive(Clone)]
 struct Guard {
-    acceptor: TlsAcceptor,
+    in_force: InForce,
     door: Arc<Door>,
     clients: Tally,
     metrics: Metrics,
@@ -183,7 +183,9 @@ impl Guard {
             return Err((Refusal::Handshake(error), None));
         }
         let Door { handshake_timeout, max_handshakes, ref role_oid, .. } = *self.door;
-        let accept = self.acceptor.accept_with(tcp, |tls| tls.set_buffer_limit(Some(SEND_BUFFER_BYTES)));
+        let in_force = self.in_force.handshake();
+        let accept = TlsAcceptor::from(in_force.config())
+            .accept_with(tcp, |tls| tls.set_buffer_limit(Some(SEND_BUFFER_BYTES)));
         let handshake = accept.into_fallible();
         let stream = tokio::select! {
             done = timeout(handshake_timeout, handshake) => match done {
@@ -197,7 +199,10 @@ impl Guard {
         // TLS asks for a certificate, so there is one; no bytes at all are no certificate.
         let leaf = certificates.first().map_or(&[][..], |leaf| leaf);
         match ClientIdentity::from_der(leaf, role_oid) {
-            Ok(identity) => Ok((stream, Peer { identity: Arc::new(identity), address })),
+            Ok(identity) => {
+                let chain = in_force.enter(certificates, &identity.name);
+                Ok((stream, Peer { identity: Arc::new(identity), address, chain }))
+            }
             Err(error) => Err((error.into(), Some(stream.into_inner().0))),
         }
     }

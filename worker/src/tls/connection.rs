@@ -12,8 +12,11 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use super::chains::Chain;
+use super::cut::CLOSE_AFTER;
 use super::refusal::Refusal;
 use crate::audit;
 use crate::identity::ClientIdentity;
@@ -30,16 +33,20 @@ pub struct Peer {
     pub identity: Arc<ClientIdentity>,
     /// Its address.
     pub address: SocketAddr,
+    /// The certificates that it has shown, as they stand now.
+    pub chain: Chain,
 }
 
 /// An encrypted connection with a verified client. Counts as one of the worker's connections while it lives, and fails
-/// if nothing comes on it for too long at its beginning. Once HTTP/2 has begun it may be idle for ever.
+/// if nothing comes on it for too long at its beginning. Once HTTP/2 has begun it may be idle for ever. It ends soon after
+/// its client's certificate has.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     preface: Option<Preface>,
     metrics: Metrics,
+    end: End,
     _places: Places,
 }
 
@@ -49,6 +56,16 @@ pub(super) struct Places {
     pub(super) _all: OwnedSemaphorePermit,
     pub(super) _own: Share,
     pub(super) _open: Open,
+}
+
+/// How a connection comes to its end by its client's certificate.
+#[derive(Debug)]
+enum End {
+    /// That is good as yet.
+    Open(Pin<Box<WaitForCancellationFutureOwned>>),
+    /// It is cut off; what is to be said is being said.
+    Closing(Pin<Box<Sleep>>),
+    Closed,
 }
 
 /// The first bytes, which have not all come.
@@ -72,7 +89,28 @@ impl Connection {
             within: preface_timeout,
             timeout: Box::pin(sleep(preface_timeout)),
         };
-        Self { stream, peer, preface: Some(preface), metrics, _places: places }
+        let end = End::Open(Box::pin(peer.chain.told()));
+        Self { stream, peer, preface: Some(preface), metrics, end, _places: places }
+    }
+
+    /// Whether it is over: its client's certificate was cut off, and there was time to say so.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if let End::Open(told) = &mut self.end
+            && told.as_mut().poll(cx).is_ready()
+        {
+            self.end = End::Closing(Box::pin(sleep(CLOSE_AFTER)));
+        }
+        if let End::Closing(pause) = &mut self.end
+            && pause.as_mut().poll(cx).is_ready()
+        {
+            self.end = End::Closed;
+            if let Some(cut) = self.peer.chain.cut() {
+                let refusal = Refusal::CutOff(cut.clone());
+                self.metrics.refused(refusal.label());
+                audit::connection_refused(self.peer.address, &refusal);
+            }
+        }
+        matches!(self.end, End::Closed)
     }
 
     /// Nothing can be read now: whether the client has had its time.
@@ -85,6 +123,14 @@ impl Connection {
             audit::connection_refused(self.peer.address, &refusal);
             Err(io::Error::new(io::ErrorKind::TimedOut, refusal))
         })
+    }
+
+    /// Nothing can be written now: the client takes nothing, and need not be waited for once this is over.
+    fn poll_unsaid<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match self.is_over(cx) {
+            true => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            false => Poll::Pending,
+        }
     }
 
     fn count(&mut self, read_bytes: usize) {
@@ -111,8 +157,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // To HTTP/2 it looks as if the client had closed it: it says its last, and goodbye in TLS, too.
+        if self.peer.chain.cut().is_some() && self.is_over(cx) {
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending if self.is_over(cx) => Poll::Ready(Ok(())),
             Poll::Pending => self.poll_late(cx),
             Poll::Ready(read) => {
                 self.count(buf.filled().len() - before);
@@ -124,15 +175,24 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        match Pin::new(&mut self.stream).poll_write(cx, buf) {
+            Poll::Pending => self.poll_unsaid(cx),
+            written => written,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.poll_unsaid(cx),
+            flushed => flushed,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => self.poll_unsaid(cx),
+            shut => shut,
+        }
     }
 
     fn poll_write_vectored(
@@ -140,7 +200,10 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        match Pin::new(&mut self.stream).poll_write_vectored(cx, bufs) {
+            Poll::Pending => self.poll_unsaid(cx),
+            written => written,
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustls::{CertificateError, Error};
 
+use super::cut::CutOff;
 use crate::identity::{IdentityError, utc};
 
 /// What became of a connection that no request was taken from.
@@ -41,6 +42,9 @@ pub(super) enum Refusal {
         /// How long it had.
         within: Duration,
     },
+    /// The certificate was good, and is no more.
+    #[error("{0}: the connection is closed")]
+    CutOff(CutOff),
 }
 
 impl Refusal {
@@ -54,6 +58,7 @@ impl Refusal {
             Self::TooMany(_) => "max_connections",
             Self::TooManyOfOne { .. } => "max_connections_per_client",
             Self::NoPreface { .. } => "no_http2",
+            Self::CutOff(_) => "cut_off",
         }
     }
 }
@@ -84,6 +89,10 @@ fn handshake(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::NoCertificatesPresented) => "no client certificate was presented".to_owned(),
         Some(Error::InvalidCertificate(error)) => format!("the client's certificate {}", certificate(error)),
+        // There is one by that name, and it is another CA's.
+        Some(Error::InvalidCertRevocationList(_)) => {
+            format!("the client's certificate {}", certificate(&CertificateError::UnknownRevocationStatus))
+        }
         Some(Error::PeerIncompatible(why)) => format!("no TLS 1.3 in common with the client: {why:?}"),
         Some(Error::AlertReceived(alert)) => format!("the client broke off with the TLS alert {alert:?}"),
         Some(Error::InvalidMessage(_)) => format!("the client does not speak TLS: {error}"),
@@ -115,11 +124,10 @@ fn certificate(error: &CertificateError) -> String {
             "can't be checked for revocation: --crl has no list of the CA that signed it".to_owned()
         }
         CertificateError::ExpiredRevocationList => {
-            "can't be checked for revocation: the list in --crl has expired; renew it and restart the worker"
-                .to_owned()
+            "can't be checked for revocation: the list in --crl has expired; renew it".to_owned()
         }
         CertificateError::ExpiredRevocationListContext { next_update, .. } => format!(
-            "can't be checked for revocation: the list in --crl expired on {}; renew it and restart the worker",
+            "can't be checked for revocation: the list in --crl expired on {}; renew it",
             date(next_update)
         ),
         other => format!("is not acceptable: {other}"),

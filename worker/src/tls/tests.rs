@@ -20,7 +20,7 @@ fn pki() -> Pki {
         ServerRequest { hosts: vec!["localhost".parse().unwrap()], key: KeyKind::P256, days: Days::YEAR };
     folder.issue(&Holder::Server, Existing::Keep, |ca| ca.issue_server(&server)).unwrap();
     let file = |name: &str| dir.path().join(name);
-    let crl = Some(file("crl.pem"));
+    let crl = vec![file("crl.pem")];
     let files = Files { ca: file("ca.pem"), cert: file("server.pem"), key: file("server-key.pem"), crl };
     Pki { dir, files }
 }
@@ -34,7 +34,7 @@ fn the_projects_own_files_are_good() {
     let Pki { dir: _dir, files } = pki();
     let config = server_config(&files).unwrap();
     assert_eq!((config.send_tls13_tickets, config.alpn_protocols.as_slice()), (0, &[b"h2".to_vec()][..]));
-    server_config(&Files { crl: None, ..files }).unwrap();
+    server_config(&Files { crl: Vec::new(), ..files }).unwrap();
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_file_that_is_missing_or_something_else_is_named() {
     assert!(error.contains("the private key") && error.contains("BEGIN PRIVATE KEY"), "{error}");
     let error = refused(&Files { key: dir.path().join("ca-key.pem"), ..files.clone() });
     assert!(error.contains("ca-key.pem: it is not the key of the certificate"), "{error}");
-    let error = refused(&Files { crl: Some(files.ca.clone()), ..files });
+    let error = refused(&Files { crl: vec![files.ca.clone()], ..files });
     assert!(error.contains("the revocation list") && error.contains("BEGIN X509 CRL"), "{error}");
 }
 
@@ -80,7 +80,7 @@ fn an_expired_revocation_list_is_no_list() {
         key_identifier_method: KeyIdMethod::Sha256,
     };
     let list = list.signed_by(authority.issuer()).unwrap().pem().unwrap();
-    fs::write(files.crl.as_ref().unwrap(), list).unwrap();
+    fs::write(&files.crl[0], list).unwrap();
     let error = refused(&files);
     assert!(error.contains("crl.pem: it expired on 2020-02-01T00:00:00Z"), "{error}");
 }

@@ -69,7 +69,7 @@ impl Worker {
             ca: Some(pki.file("ca.pem")),
             cert: Some(pki.file("server.pem")),
             key: Some(pki.file("server-key.pem")),
-            crl: Some(pki.file("crl.pem")),
+            crl: Some(vec![pki.file("crl.pem")]),
             ..Options::default()
         };
         edit(&mut options);
@@ -83,12 +83,8 @@ impl Worker {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::default();
-        let incoming = tls::incoming(
-            listener,
-            tls::server_config(&config.tls).unwrap(),
-            config.door.clone(),
-            metrics.clone(),
-        );
+        let tls = tls::live::load(&config.tls).unwrap();
+        let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let server =
             tokio::spawn(

@@ -1,0 +1,315 @@
+//! The files as one set: read together, checked against one another, usable whole or not at all.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
+
+use super::any_of::AnyOf;
+use super::expiry::{Expiry, What};
+use super::{Files, TlsError, provider};
+use crate::identity::{Certificate, RevocationList, utc};
+
+type Certificates = Vec<CertificateDer<'static>>;
+type Lists = Vec<CertificateRevocationListDer<'static>>;
+
+const CA: &str = "the CA";
+const CERTIFICATE: &str = "the certificate";
+const KEY: &str = "the private key";
+const LIST: &str = "the revocation list";
+
+/// What all files together make.
+pub(super) struct Set {
+    /// For handshakes.
+    pub(super) config: Arc<ServerConfig>,
+    /// What `config` verifies clients with.
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// What of it ends when.
+    pub(super) expiries: Vec<Expiry>,
+    /// What is not wrong, and not as somebody may think either.
+    pub(super) warnings: Vec<String>,
+    /// Of all the files' bytes.
+    pub(super) digest: [u8; 32],
+}
+
+/// The files as they were at one time.
+struct Sources {
+    ca: Source,
+    cert: Source,
+    key: Source,
+    crl: Vec<Source>,
+}
+
+/// A file as it was when it was read.
+struct Source {
+    what: &'static str,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Set {
+    /// Reads and checks them.
+    ///
+    /// # Errors
+    /// When a file can't be read, is not what it should be, does not fit the others, or has expired.
+    pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
+        let sources = Sources::read(files)?;
+        let provider = Arc::new(provider());
+        let (cas, lists) = (sources.ca.certificates()?, sources.lists()?);
+        let verifier = verifier(&sources.ca, &cas, &lists, &provider)?;
+        let chain = sources.cert.certificates()?;
+        fit_to_serve(&sources.cert, &chain)?;
+        let config = config(&sources, chain.clone(), Arc::clone(&verifier), provider)?;
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+            expiries: expiries(&sources, &cas, &chain, &lists),
+            warnings: without_list(&sources.ca.path, &cas, &lists),
+            digest: sources.digest(),
+        })
+    }
+}
+
+/// The server's side of TLS.
+///
+/// # Errors
+/// When a file can't be read, is not what it should be, does not fit the others, or has expired.
+pub fn server_config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
+    Set::read(files).map(|set| set.config)
+}
+
+pub(crate) fn client_verifier(
+    files: &Files,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let ca = Source::read(CA, &files.ca)?;
+    let lists = files.crl.iter().map(|path| Source::read(LIST, path)).collect::<Result<Vec<_>, _>>()?;
+    verifier(&ca, &ca.certificates()?, &in_order(&lists)?, provider)
+}
+
+pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Certificates, TlsError> {
+    Source::read(what, path)?.certificates()
+}
+
+pub(crate) fn revocation_lists(path: &Path) -> Result<Lists, TlsError> {
+    Source::read(LIST, path)?.revocation_lists()
+}
+
+impl Sources {
+    fn read(files: &Files) -> Result<Self, TlsError> {
+        Ok(Self {
+            ca: Source::read(CA, &files.ca)?,
+            cert: Source::read(CERTIFICATE, &files.cert)?,
+            key: Source::read(KEY, &files.key)?,
+            crl: files.crl.iter().map(|path| Source::read(LIST, path)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn lists(&self) -> Result<Vec<(&Source, Lists)>, TlsError> {
+        in_order(&self.crl)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let all = [&self.ca, &self.cert, &self.key].into_iter().chain(&self.crl);
+        let hasher =
+            all.fold(Sha256::new(), |hasher, source| hasher.chain_update(Sha256::digest(&source.bytes)));
+        hasher.finalize().into()
+    }
+}
+
+fn in_order(sources: &[Source]) -> Result<Vec<(&Source, Lists)>, TlsError> {
+    sources.iter().map(|source| Ok((source, source.revocation_lists()?))).collect()
+}
+
+impl Source {
+    fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
+        let bytes = fs::read(path).map_err(|error: io::Error| unusable(what, path)(error))?;
+        Ok(Self { what, path: path.to_owned(), bytes })
+    }
+
+    fn unusable(&self, reason: impl Display) -> TlsError {
+        unusable(self.what, &self.path)(reason)
+    }
+
+    fn certificates(&self) -> Result<Certificates, TlsError> {
+        self.sections("CERTIFICATE")
+    }
+
+    fn revocation_lists(&self) -> Result<Lists, TlsError> {
+        let lists: Lists = self.sections("X509 CRL")?;
+        let ends = lists.iter().filter_map(|list| RevocationList::from_der(list)?.next_update_unix_sec);
+        match ends.into_iter().find(|&end| has_passed(end)) {
+            Some(end) => Err(self.unusable(format!(
+                "it expired on {}, and with it nobody would get in; renew it (jobworker certs revoke, openssl ca \
+                 -gencrl)",
+                utc(end)
+            ))),
+            None => Ok(lists),
+        }
+    }
+
+    /// All sections of one kind: at least one.
+    fn sections<T: PemObject>(&self, kind: &str) -> Result<Vec<T>, TlsError> {
+        let failed = |error: pem::Error| self.unusable(pem_reason(&error, kind));
+        let all = T::pem_slice_iter(&self.bytes).collect::<Result<Vec<T>, _>>().map_err(failed)?;
+        if all.is_empty() {
+            return Err(failed(pem::Error::NoItemsFound));
+        }
+        Ok(all)
+    }
+}
+
+/// One for each CA, with the lists that its clients are looked up in.
+fn verifier(
+    ca: &Source,
+    cas: &Certificates,
+    lists: &[(&Source, Lists)],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let builder = |certificate: &CertificateDer<'static>| {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).map_err(|error| ca.unusable(error))?;
+        Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
+    };
+    // Each list by itself first: of all together it would not be told which one can't be used.
+    for (source, lists) in lists {
+        builder(&cas[0])?.with_crls(lists.clone()).build().map_err(|error| source.unusable(error))?;
+    }
+    let one = |certificate| {
+        let mut verifier = builder(certificate)?;
+        if !lists.is_empty() {
+            let ca = Certificate::from_der(certificate);
+            let all = lists.iter().flat_map(|(_, lists)| lists);
+            let own = all.filter(|list| !is_of_namesake(ca.as_ref(), list)).cloned();
+            // Where none is left: whose status can't be told is refused.
+            let own: Lists = own.collect();
+            let own = if own.is_empty() {
+                lists.iter().flat_map(|(_, lists)| lists).cloned().collect()
+            } else {
+                own
+            };
+            verifier = verifier.with_crls(own).enforce_revocation_expiration();
+        }
+        verifier.build().map_err(|error| ca.unusable(error))
+    };
+    Ok(AnyOf::new(cas.iter().map(one).collect::<Result<_, _>>()?))
+}
+
+/// webpki takes the first list whose issuer has the CA's name for the CA's own: two CAs made with the defaults share it.
+fn is_of_namesake(ca: Option<&Certificate>, list: &CertificateRevocationListDer<'_>) -> bool {
+    let list = RevocationList::from_der(list);
+    ca.zip(list).is_some_and(|(ca, list)| ca.has_namesakes_list(&list))
+}
+
+/// That clients will take it: it has not expired, and is meant for servers.
+fn fit_to_serve(source: &Source, chain: &Certificates) -> Result<(), TlsError> {
+    // What can't be read is for rustls to refuse, which says more.
+    let Some(leaf) = chain.first().and_then(|leaf| Certificate::from_der(leaf)) else { return Ok(()) };
+    if has_passed(leaf.not_after_unix_sec) {
+        return Err(source.unusable(format!("it expired on {}", utc(leaf.not_after_unix_sec))));
+    }
+    if !leaf.may_serve {
+        return Err(source.unusable(
+            "it is not meant for servers: its extended key usage lacks serverAuth; make one that is (jobworker certs \
+             server)",
+        ));
+    }
+    Ok(())
+}
+
+fn config(
+    sources: &Sources,
+    chain: Certificates,
+    verifier: Arc<dyn ClientCertVerifier>,
+    provider: Arc<CryptoProvider>,
+) -> Result<ServerConfig, TlsError> {
+    let (key, cert) = (&sources.key, &sources.cert.path);
+    let private = PrivateKeyDer::from_pem_slice(&key.bytes);
+    let private = private.map_err(|error| key.unusable(pem_reason(&error, "PRIVATE KEY")))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has suites of TLS 1.3")
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, private)
+        .map_err(|error| key.unusable(key_reason(&error, cert)))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // Resumption would skip the verification.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // The server's order of suites, whatever the client prefers.
+    config.ignore_client_order = true;
+    Ok(config)
+}
+
+fn expiries(
+    sources: &Sources,
+    cas: &Certificates,
+    chain: &Certificates,
+    lists: &[(&Source, Lists)],
+) -> Vec<Expiry> {
+    let of_certificate = |what, source: &Source, der: &CertificateDer<'_>| {
+        let Certificate { subject, not_after_unix_sec, .. } = Certificate::from_der(der)?;
+        Some(Expiry { what, path: source.path.clone(), subject, not_after_unix_sec })
+    };
+    let of_list = |source: &Source, der: &CertificateRevocationListDer<'_>| {
+        let RevocationList { issuer: subject, next_update_unix_sec, .. } = RevocationList::from_der(der)?;
+        let not_after_unix_sec = next_update_unix_sec?;
+        Some(Expiry { what: What::RevocationList, path: source.path.clone(), subject, not_after_unix_sec })
+    };
+    let kinds = std::iter::once(What::Server).chain(std::iter::repeat(What::Intermediate));
+    let own = kinds.zip(chain).filter_map(|(what, der)| of_certificate(what, &sources.cert, der));
+    let cas = cas.iter().filter_map(|der| of_certificate(What::Ca, &sources.ca, der));
+    let lists = lists.iter().flat_map(|(source, lists)| lists.iter().filter_map(|der| of_list(source, der)));
+    own.chain(cas).chain(lists).collect()
+}
+
+/// Nobody whom such a CA has signed gets in: that it is easily forgotten shows when a second CA is added.
+fn without_list(path: &Path, cas: &Certificates, lists: &[(&Source, Lists)]) -> Vec<String> {
+    let lists = lists.iter().flat_map(|(_, lists)| lists);
+    let lists: Vec<_> = lists.filter_map(|der| RevocationList::from_der(der)).collect();
+    let cas = cas.iter().filter_map(|der| Certificate::from_der(der));
+    let bare = cas.filter(|ca| !lists.is_empty() && !lists.iter().any(|list| ca.has_list(list)));
+    let line = |ca: Certificate| {
+        let (path, ca) = (path.display(), ca.subject);
+        format!(
+            "the CA in {path} ({ca}) has no list in --crl: whom it has signed is refused; add its list (--crl again)"
+        )
+    };
+    bare.map(line).collect()
+}
+
+fn pem_reason(error: &pem::Error, kind: &str) -> String {
+    match error {
+        pem::Error::NoItemsFound => format!("it has no section \"-----BEGIN {kind}-----\" (PEM)"),
+        pem::Error::Io(error) => error.to_string(),
+        other => format!("it is not PEM: {other}"),
+    }
+}
+
+fn key_reason(error: &rustls::Error, cert: &Path) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            format!("it is not the key of the certificate {}", cert.display())
+        }
+        other => other.to_string(),
+    }
+}
+
+fn unusable<E: Display>(what: &'static str, path: &Path) -> impl Fn(E) -> TlsError {
+    move |reason| TlsError { what, path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn has_passed(unix_sec: i64) -> bool {
+    let now_sec = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u64::try_from(unix_sec).map_or(true, |unix_sec| unix_sec < now_sec)
+}
