@@ -77,7 +77,7 @@ impl Builder {
         self
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts it and waits until it listens and has nothing more to begin.
     ///
     /// # Panics
     /// When it does not; with its log.
@@ -103,6 +103,10 @@ impl Builder {
         worker.address = until("the worker listens", || {
             assert!(worker.is_running(), "the worker ended: {:#?}", worker.log());
             worker.log().iter().find_map(|line| listening(line))
+        });
+        // Up to here it opens what it holds for good: whoever counts, counts from here.
+        until("the worker has counted the jobs", || {
+            worker.log().iter().any(|line| line.contains("all jobs are counted")).then_some(())
         });
         worker.spawner = worker.find_spawner();
         worker

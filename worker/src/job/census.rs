@@ -194,6 +194,9 @@ impl Shared {
         match self.watches.add_jobs(self.jobs.path()) {
             Ok(()) => {
                 self.scan();
+                let counts = *lock(&self.counts);
+                let (unended, ended) = (counts.all() - counts.all_ended(), counts.all_ended());
+                tracing::info!(unended, ended, "all jobs are counted; each end is told from now on");
                 true
             }
             Err(error) => {
@@ -242,7 +245,6 @@ impl Shared {
         for job in all {
             self.look(job);
         }
-        tracing::debug!(counts = ?*lock(&self.counts), "all jobs are counted");
     }
 
     fn look(&self, job: JobId) {

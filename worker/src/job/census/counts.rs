@@ -52,6 +52,11 @@ impl OutcomeKind {
 }
 
 impl Counts {
+    /// All that are there.
+    pub fn all(&self) -> usize {
+        self.starting + self.running + self.stopping + self.unreadable + self.all_ended()
+    }
+
     /// Those that ended so.
     pub fn ended(&self, kind: OutcomeKind) -> usize {
         self.ended[kind as usize]
