@@ -138,7 +138,7 @@ async fn who_expires_is_cut_off_at_once_and_the_others_go_on() {
     let alice = counter.read(worker.admin().await);
     // Whole seconds is what a certificate knows.
     let end =
-        (OffsetDateTime::now_utc() + Duration::from_secs(6)).replace_nanosecond(0).expect("no fraction");
+        (OffsetDateTime::now_utc() + Duration::from_secs(10)).replace_nanosecond(0).expect("no fraction");
     ending(&worker.pki, "shortly", end);
     let shortly = Everything::open(&worker, "shortly", &counter.job).await;
     assert!(since(end).is_zero(), "everything is open before the end");
@@ -153,7 +153,7 @@ async fn who_expires_is_cut_off_at_once_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_that_is_not_renewed_locks_out_until_it_is() {
     let pki = Arc::new(Pki::new());
-    let end = OffsetDateTime::now_utc() + Duration::from_secs(7);
+    let end = OffsetDateTime::now_utc() + Duration::from_secs(10);
     replace(&pki.crl(), list_until(&pki, end));
     let worker = Worker::builder().pki(&pki).start();
     until_told(&worker, "the revocation list", 1);

@@ -60,6 +60,18 @@ fn a_flag_goes_before_the_file() {
 }
 
 #[test]
+fn lists_of_revoked_certificates_may_be_none_one_or_several() {
+    let lists = |file: &str, args: &[&str]| load(file, args).map(|config| config.tls.crl);
+    assert_eq!(lists("", &[]).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(lists("crl = \"a.pem\"", &[]).unwrap(), [Path::new("a.pem")]);
+    let two = [Path::new("a.pem"), Path::new("b.pem")];
+    assert_eq!(lists("crl = [\"a.pem\", \"b.pem\"]", &[]).unwrap(), two);
+    assert_eq!(lists("crl = \"c.pem\"", &["--crl", "a.pem", "--crl", "b.pem"]).unwrap(), two);
+    let error = words(&lists("crl = 3", &[]).unwrap_err());
+    assert!(error.contains("a path, or a list of paths, is needed"), "{error}");
+}
+
+#[test]
 fn a_spawner_that_runs_already_is_not_told_anything() {
     let config = load("spawner-socket = \"/run/s.sock\"", &[]).unwrap();
     assert!(matches!(config.spawner, Spawner::Running(socket) if socket == Path::new("/run/s.sock")));

@@ -179,12 +179,13 @@ impl Chains {
         let known = table.chains.get(&fresh.0.hash).and_then(|held| held.chain.upgrade()).map(Chain);
         let set = Arc::clone(&table.set);
         let is_known = known.as_ref().is_some_and(|chain| chain.cut().is_none());
-        // Due at once where its end comes within this second.
         let is_sooner = !is_known && table.keep(&fresh, unix_sec(now) - 1);
         // Whichever is not used is dropped without the lock, because that takes it.
         drop(table);
         let chain = known.filter(|_| is_known).unwrap_or(fresh);
-        if !Arc::ptr_eq(&set, verified_by) {
+        // For the handshake its last second counts in full.
+        let is_over = chain.due(unix_sec(now) - 1).is_some_and(|due| due <= unix_sec(now));
+        if is_over || !Arc::ptr_eq(&set, verified_by) {
             chain.is_cut_by(&set, now);
         }
         if is_sooner {

@@ -17,11 +17,11 @@ use rustls::pki_types::CertificateDer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Files;
 use super::chains::{Chain, Chains, verify_again};
 use super::clock::{Clock, unix_sec};
 use super::expiry::{Expiry, Urgency, What};
 use super::set::Set;
-use super::{Files, TlsError};
 use crate::job::engine::blocking;
 use crate::watched::{SETTLE, Watched};
 
@@ -152,7 +152,14 @@ impl Keeper {
                 self.reading = Reading::default();
                 self.bring_into_force(set).await;
             }
-            Err(error) => self.reading.failed(&error),
+            Err(error) => {
+                let complaint = error.to_string();
+                if self.reading.has_to_tell(&complaint, Instant::now()) {
+                    tracing::error!(
+                        "{complaint}; the certificates, key and lists that were read before stay in force"
+                    );
+                }
+            }
         }
     }
 
@@ -219,20 +226,39 @@ impl Keeper {
 }
 
 impl Reading {
-    /// They can't be used now: told if that does not pass, and once, however often they are touched.
-    fn failed(&mut self, error: &TlsError) {
-        match self.retry {
-            None => self.retry = Some(Instant::now() + PATIENCE),
-            Some(at) if Instant::now() < at => {}
-            Some(_) => {
-                let complaint = error.to_string();
-                if self.is_asked || self.complaint.as_ref() != Some(&complaint) {
-                    tracing::error!(
-                        "{complaint}; the certificates, key and lists that were read before stay in force"
-                    );
-                }
-                *self = Self { complaint: Some(complaint), ..Self::default() };
-            }
+    /// They can't be used at `now`: whether the log is to say so. It is if that does not pass, and once, however often they
+    /// are touched.
+    fn has_to_tell(&mut self, complaint: &str, now: Instant) -> bool {
+        let retry = *self.retry.get_or_insert(now + PATIENCE);
+        if now < retry {
+            return false;
         }
+        let is_news = self.is_asked || self.complaint.as_deref() != Some(complaint);
+        *self = Self { complaint: Some(complaint.to_owned()), ..Self::default() };
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_if_it_does_not_pass_and_once() {
+        let (mut reading, began) = (Reading::default(), Instant::now());
+        let at = |msec| began + Duration::from_millis(msec);
+        assert!(!reading.has_to_tell("key", at(0)), "the other file may be on its way");
+        assert!(!reading.has_to_tell("key", at(999)));
+        assert_eq!(reading.retry, Some(at(1000)));
+        assert!(reading.has_to_tell("key", at(1000)));
+        assert_eq!(reading.retry, None, "until it changes");
+        assert!(!reading.has_to_tell("key", at(5000)), "touched");
+        assert!(!reading.has_to_tell("key", at(6000)), "the same is no news");
+        assert!(!reading.has_to_tell("list", at(7000)));
+        assert!(reading.has_to_tell("list", at(8000)), "another thing is");
+        reading.is_asked = true;
+        assert!(!reading.has_to_tell("list", at(9000)));
+        assert!(reading.has_to_tell("list", at(10_000)), "somebody waits for a line");
+        assert!(!reading.is_asked, "and has it");
     }
 }

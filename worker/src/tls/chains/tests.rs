@@ -131,11 +131,10 @@ fn a_chain_is_due_when_its_end_has_come_and_gone_with_its_last_connection() {
     assert_eq!(chains.next_due(), Some(now + 5000));
     drop(late);
     assert_eq!((chains.next_due(), chains.all().len()), (None, 1));
-    // Verified while the handshake went on, over when it was done.
-    let _over = chains.enter(&pki.ending(now), "over", &set);
-    assert_eq!(words(&_over), None);
-    let cut = verify_again(chains.take_due(unix_sec(SystemTime::now())), &set);
-    assert!(cut[0].to_string().starts_with("certificate of over expired on "), "{cut:?}");
+    // Let in by a handshake in its last second.
+    let over = chains.enter(&pki.ending(unix_sec(SystemTime::now())), "over", &set);
+    let words = words(&over).expect("cut off before its first call");
+    assert!(words.starts_with("certificate of over expired on "), "{words}");
 }
 
 #[test]
