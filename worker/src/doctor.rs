@@ -18,6 +18,7 @@ mod key;
 mod limits;
 mod policy;
 mod port;
+mod renewal;
 mod scratch;
 mod spawner;
 mod state;
@@ -73,6 +74,7 @@ const CHECKS: &[fn(&Subject) -> Vec<Finding>] = &[
     policy::check,
     port::check,
     ceilings::check,
+    renewal::check,
 ];
 
 /// Looks, tells, and says by its exit code whether anything has failed: 1; 0 also where there are warnings.

@@ -16,6 +16,8 @@
 //!
 //! Beside the requests, [`retention`] removes ended jobs where an operator asks for that.
 //!
+//! [`renewal`] gives clients their next certificates, where an operator has handed it a CA's key.
+//!
 //! [`doctor`] tells an operator what they would find on a host.
 //!
 //! Shared by all three: [`job`], the types and the folder of a job; [`output::index`], the file beside its output.
@@ -28,6 +30,7 @@ pub mod job;
 pub mod notify;
 pub mod output;
 pub mod policy;
+pub mod renewal;
 pub mod retention;
 pub mod serve;
 pub mod service;

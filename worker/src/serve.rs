@@ -26,6 +26,7 @@ use crate::job::spec::FORMAT_VERSION;
 use crate::notify;
 use crate::output::hub::Hub;
 use crate::policy::live::{self, InForce};
+use crate::renewal::Renewal;
 use crate::retention::Retention;
 use crate::service::{Routes, Service};
 use crate::spawner::client::SpawnerClient;
@@ -75,6 +76,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::server_config(&config.tls)?;
+    let renewal = config.renewal.as_ref().map(|settings| Renewal::load(settings, &config.tls)).transpose()?;
     let policies = live::load(config.policy.as_deref())?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
@@ -85,7 +87,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     tracing::info!("listening on {address}");
     notify::ready();
     let incoming = tls::incoming(listener, tls, config.door.clone());
-    serve(incoming, engine, policies, &config, shutdown).await
+    serve(incoming, engine, policies, renewal, &config, shutdown).await
 }
 
 /// Asks the spawner to be there, and makes what works on jobs: at a client's request, and by retention.
@@ -120,10 +122,11 @@ pub async fn serve(
     incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
     engine: Engine,
     policies: InForce,
+    renewal: Option<Renewal>,
     config: &Config,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service = Service::new(engine, policies, config.service);
+    let service = Service::new(engine, policies, config.service).renewing(renewal);
     let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;

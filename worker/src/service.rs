@@ -32,6 +32,7 @@ use crate::audit::{self, Asked};
 use crate::job::engine::{Engine, Follower, Stopped};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
+use crate::renewal::{Renewal, RenewalError, Renewed};
 use crate::tls::Peer;
 
 /// The key under which a stream's response says where it begins.
@@ -45,6 +46,7 @@ pub struct Service {
     policies: InForce,
     settings: Settings,
     followers: Followers,
+    renewal: Option<Renewal>,
 }
 
 /// What of the API an operator chooses.
@@ -61,7 +63,18 @@ pub struct Settings {
 impl Service {
     /// The API in front of an engine.
     pub fn new(engine: Engine, policies: InForce, settings: Settings) -> Self {
-        Self { engine, policies, settings, followers: Followers::new(settings.max_followers) }
+        let followers = Followers::new(settings.max_followers);
+        Self { engine, policies, settings, followers, renewal: None }
+    }
+
+    /// The same, and clients' certificates are renewed, if there is what that takes.
+    #[must_use]
+    pub fn renewing(self, renewal: Option<Renewal>) -> Self {
+        Self { renewal, ..self }
+    }
+
+    fn renewal(&self) -> Result<&Renewal, RenewalError> {
+        self.renewal.as_ref().ok_or(RenewalError::Off)
     }
 }
 
@@ -155,6 +168,18 @@ impl JobWorker for Service {
         let permit = asking.authorize(parse).await?;
         let removed = self.engine.remove(permit).await?;
         Ok(Response::new(v1::RemoveResponse { job: Some(reply::removed(removed, &asking.claim())) }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Answer<v1::RenewResponse> {
+        let (peer, v1::RenewRequest { csr }) = open(request)?;
+        let asking = self.ask(&peer, Asked::default())?;
+        let parse = async { Ok(self.renewal()?.parse(&peer.identity, &csr)?) };
+        let permit = asking.authorize(parse).await?;
+        let rule = permit.rule().clone();
+        let Renewed { chain_pem, not_after_unix_usec, not_after, serial, fingerprint_sha256 } =
+            self.renewal()?.issue(permit).await?;
+        audit::certificate_issued(&peer, rule.as_str(), &serial, &fingerprint_sha256, &not_after);
+        Ok(Response::new(v1::RenewResponse { chain_pem, not_after_unix_usec }))
     }
 
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {

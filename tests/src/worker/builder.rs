@@ -23,6 +23,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     uid: Option<u32>,
+    renewing: bool,
 }
 
 impl Builder {
@@ -61,6 +62,13 @@ impl Builder {
         self
     }
 
+    /// It renews clients' certificates, with the CA that signs all others as well.
+    #[must_use]
+    pub fn renewing(mut self) -> Self {
+        self.renewing = true;
+        self
+    }
+
     /// The OS user of the worker itself.
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
@@ -80,6 +88,9 @@ impl Builder {
         let cgroup = if own_cgroup { scratch::group_for(state.path()) } else { self.cgroup };
         let mut command = command(&pki, state.path(), cgroup.as_deref());
         command.args(&self.args).envs(self.env);
+        if self.renewing {
+            command.arg("--renew-ca").arg(pki.ca()).arg("--renew-key").arg(pki.dir().join("ca-key.pem"));
+        }
         if let Some(uid) = self.uid {
             std::os::unix::process::CommandExt::uid(&mut command, uid);
             std::os::unix::process::CommandExt::gid(&mut command, uid);

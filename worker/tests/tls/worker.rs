@@ -81,7 +81,7 @@ impl Worker {
         let incoming = tls::incoming(listener, tls::server_config(&config.tls).unwrap(), config.door.clone());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let server =
-            tokio::spawn(async move { serve::serve(incoming, engine, policies, &config, token).await });
+            tokio::spawn(async move { serve::serve(incoming, engine, policies, None, &config, token).await });
         Self { pki, address, shutdown, server, state, starts }
     }
 
