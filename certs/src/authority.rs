@@ -3,9 +3,10 @@
 use std::{fs, io, path::Path};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use x509_parser::{
     certificate::X509Certificate,
@@ -15,18 +16,24 @@ use x509_parser::{
 };
 
 use crate::{
-    AuthorityRequest, ClientRequest, Days, Error, Host, InvalidValue, Issued, KeyKind, Serial, ServerRequest,
-    Uri,
-    files::pem_contents,
+    AuthorityRequest, ClientGrant, ClientRequest, Csr, Days, Error, Host, InvalidValue, Issued, PublicKey,
+    Renewal, Serial, ServerGrant, ServerRequest, Signed, Uri,
+    files::{pem_blocks, pem_contents},
     folder::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY},
+    hex::hex,
+    names::ia5_name,
     validity::Validity,
 };
+
+/// The common name of every server's certificate; clients look at its hosts.
+pub(crate) const SERVER_NAME: &str = "jobworker server";
 
 /// A CA that can sign: its certificate and its private key.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
+    intermediates_pem: String,
     subject_der: Vec<u8>,
     key_id: Option<Vec<u8>>,
     serial: Serial,
@@ -42,11 +49,12 @@ impl Authority {
     pub fn create(request: &AuthorityRequest) -> Result<Self, Error> {
         let key = request.key.generate()?;
         let validity = Validity::starting(OffsetDateTime::now_utc(), request.days);
-        let mut params = params(request.name.as_str(), &Serial::random()?, &validity);
+        let mut params = params(Some(request.name.as_str()), &Serial::random()?, &validity);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(Error::crypto("sign the CA's certificate"))?;
-        Self::new(certificate.pem(), key).map_err(malformed(Path::new(AUTHORITY_CERTIFICATE)))
+        let path = Path::new(AUTHORITY_CERTIFICATE);
+        Self::new(certificate.pem(), key, Path::new(AUTHORITY_KEY)).map_err(malformed(path))
     }
 
     /// The CA of a folder: `ca.pem` and `ca-key.pem`, made by this crate or by openssl (PKCS #8, SEC 1 or PKCS #1).
@@ -56,28 +64,44 @@ impl Authority {
     /// certificate is not a CA's, or the key belongs to another certificate.
     pub fn load(dir: &Path) -> Result<Self, Error> {
         let (certificate_path, key_path) = (dir.join(AUTHORITY_CERTIFICATE), dir.join(AUTHORITY_KEY));
-        let certificate_pem =
-            fs::read_to_string(&certificate_path).map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => Error::NoAuthority { dir: dir.to_owned() },
-                _ => Error::io("read", &certificate_path)(source),
-            })?;
-        let key_pem = fs::read_to_string(&key_path).map_err(Error::io("read", &key_path))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|error| {
-            malformed(&key_path)(format!("not a private key this program can use: {error}"))
-        })?;
-        Self::new(certificate_pem, key).map_err(malformed(&certificate_path))
+        Self::read(&certificate_path, &key_path).map_err(|error| match error {
+            Error::Io { path, source, .. }
+                if path == certificate_path && source.kind() == io::ErrorKind::NotFound =>
+            {
+                Error::NoAuthority { dir: dir.to_owned() }
+            }
+            error => error,
+        })
+    }
+
+    /// The CA of two files. The first certificate is the CA's own; where another CA has signed it, those between it and
+    /// the one that everybody trusts follow.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, Error> {
+        let certificate_pem = fs::read_to_string(certificate).map_err(Error::io("read", certificate))?;
+        let key_pem = fs::read_to_string(key).map_err(Error::io("read", key))?;
+        let pair = KeyPair::from_pem(&key_pem)
+            .map_err(|error| malformed(key)(format!("not a private key this program can use: {error}")))?;
+        Self::new(certificate_pem, pair, key).map_err(malformed(certificate))
     }
 
     /// The one place that looks into a CA's certificate. The error is the reason alone.
-    fn new(certificate_pem: String, key: KeyPair) -> Result<Self, String> {
+    fn new(certificate_pem: String, key: KeyPair, key_path: &Path) -> Result<Self, String> {
         let der = pem_contents(&certificate_pem, "CERTIFICATE")?;
         let (_, parsed) =
             X509Certificate::from_der(&der).map_err(|error| format!("not a certificate: {error}"))?;
         if !parsed.is_ca() {
             return Err("not a CA's certificate (basic constraints)".to_owned());
         }
+        let usage = parsed.key_usage().map_err(|error| format!("its key usage can't be read: {error}"))?;
+        if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+            return Err("it may not sign certificates (its key usage lacks keyCertSign)".to_owned());
+        }
         if *parsed.public_key().subject_public_key.data != *key.public_key_raw() {
-            return Err(format!("{AUTHORITY_KEY} is not this certificate's private key"));
+            let key = key_path.file_name().unwrap_or_default().display();
+            return Err(format!("{key} is not this certificate's private key"));
         }
         let issuer =
             Issuer::from_ca_cert_der(&der.as_slice().into(), key).map_err(|error| error.to_string())?;
@@ -87,48 +111,104 @@ impl Authority {
             key_id: parsed.iter_extensions().find_map(subject_key_id),
             serial: Serial::from(&parsed.serial),
             not_after: parsed.validity().not_after.to_datetime(),
+            intermediates_pem: intermediates(&certificate_pem),
             certificate_pem,
         })
     }
 
-    /// Signs a server's certificate: server authentication only, the hosts as alternative names.
+    /// Makes a server's certificate and its key: server authentication only, the hosts as alternative names.
     ///
     /// # Errors
     /// [`Error::Invalid`] without a host, [`Error::AuthorityExpired`], [`Error::Crypto`].
     pub fn issue_server(&self, request: &ServerRequest) -> Result<Issued, Error> {
-        if request.hosts.is_empty() {
-            let expected = "at least one DNS name or IP address at which clients reach the server";
-            return Err(InvalidValue { field: "hosts", value: String::new(), expected }.into());
-        }
-        let mut names = request.hosts.iter().map(Host::alternative_name);
-        self.issue("jobworker server", request.key, request.days, |params| {
-            params.subject_alt_names = names.by_ref().collect::<Result<Vec<SanType>, Error>>()?;
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            Ok(())
-        })
+        let ServerRequest { hosts, key, days } = request;
+        let key = key.generate()?;
+        let signed = self.server(hosts, *days, &key)?;
+        Ok(signed.with_key(key.serialize_pem()))
     }
 
-    /// Signs a client's certificate: client authentication only, the role as a non-critical extension.
+    /// Makes a client's certificate and its key: client authentication only, the role as a non-critical extension.
     ///
     /// # Errors
     /// [`Error::AuthorityExpired`], [`Error::Crypto`].
     pub fn issue_client(&self, request: &ClientRequest) -> Result<Issued, Error> {
-        self.issue(request.name.as_str(), request.key, request.days, |params| {
-            params.subject_alt_names =
-                request.uris.iter().map(Uri::alternative_name).collect::<Result<_, _>>()?;
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-            params.custom_extensions = vec![request.role_oid.extension(&request.role)];
-            Ok(())
+        let ClientRequest { name, role, role_oid, uris, key, days } = request;
+        let key = key.generate()?;
+        let names = (uris.iter().map(Uri::alternative_name)).collect::<Result<_, _>>()?;
+        let role = Some(role_oid.extension(role));
+        let signed = self.client(Some(name.as_str()), names, role, *days, &key)?;
+        Ok(signed.with_key(key.serialize_pem()))
+    }
+
+    /// Signs a client's request: what the certificate says is all in `grant`, and the request may ask for no more.
+    ///
+    /// # Errors
+    /// [`Error::Request`], [`Error::AuthorityExpired`], [`Error::Crypto`].
+    pub fn sign_client(&self, csr: &Csr, grant: &ClientGrant) -> Result<Signed, Error> {
+        let ClientGrant { name, role, role_oid, uris, days } = grant;
+        let given: Vec<_> = uris.iter().map(|uri| uri.as_str().to_owned()).collect();
+        // The name is the signer's choice, whatever the request says.
+        csr.for_client(crate::ClientNames { common_name: None, uris: &given, dns_names: &[] })?;
+        let names = (uris.iter().map(Uri::alternative_name)).collect::<Result<_, _>>()?;
+        let role = Some(role_oid.extension(role));
+        self.client(Some(name.as_str()), names, role, *days, &csr.key().info)
+    }
+
+    /// Signs a server's request: the hosts are those in `grant`, and the request may ask for no more.
+    ///
+    /// # Errors
+    /// [`Error::Request`]; as [`Self::issue_server`].
+    pub fn sign_server(&self, csr: &Csr, grant: &ServerGrant) -> Result<Signed, Error> {
+        csr.for_server(&grant.hosts)?;
+        self.server(&grant.hosts, grant.days, &csr.key().info)
+    }
+
+    /// Makes a client's next certificate: the same names and the same role, for another key.
+    ///
+    /// # Errors
+    /// [`Error::AuthorityExpired`], [`Error::Crypto`]; [`Error::Invalid`] if the role is too long for one.
+    pub fn renew(&self, key: &PublicKey, renewal: &Renewal<'_>) -> Result<Signed, Error> {
+        let uris = renewal.uris.iter().map(|uri| ia5_name(uri, SanType::URI));
+        let dns_names = renewal.dns_names.iter().map(|name| ia5_name(name, SanType::DnsName));
+        let names = uris.chain(dns_names).collect::<Result<_, _>>()?;
+        let role = renewal.role.map(|role| renewal.role_oid.extension_of(role)).transpose()?;
+        self.client(renewal.common_name, names, role, renewal.days, &key.info)
+    }
+
+    fn server(&self, hosts: &[Host], days: Days, key: &impl PublicKeyData) -> Result<Signed, Error> {
+        if hosts.is_empty() {
+            let expected = "at least one DNS name or IP address at which clients reach the server";
+            return Err(InvalidValue { field: "hosts", value: String::new(), expected }.into());
+        }
+        let names = hosts.iter().map(Host::alternative_name).collect::<Result<_, _>>()?;
+        self.sign(Some(SERVER_NAME), days, key, |params| {
+            params.subject_alt_names = names;
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         })
     }
 
-    fn issue(
+    fn client(
         &self,
-        common_name: &str,
-        key: KeyKind,
+        common_name: Option<&str>,
+        names: Vec<SanType>,
+        role: Option<CustomExtension>,
         days: Days,
-        complete: impl FnOnce(&mut CertificateParams) -> Result<(), Error>,
-    ) -> Result<Issued, Error> {
+        key: &impl PublicKeyData,
+    ) -> Result<Signed, Error> {
+        self.sign(common_name, days, key, |params| {
+            params.subject_alt_names = names;
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.custom_extensions = role.into_iter().collect();
+        })
+    }
+
+    fn sign(
+        &self,
+        common_name: Option<&str>,
+        days: Days,
+        key: &impl PublicKeyData,
+        complete: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Signed, Error> {
         let now = OffsetDateTime::now_utc();
         let asked = Validity::starting(now, days);
         let asked_not_after = asked.not_after;
@@ -138,13 +218,11 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        complete(&mut params)?;
-        let key = key.generate()?;
-        let certificate =
-            params.signed_by(&key, &self.issuer).map_err(Error::crypto("sign a certificate"))?;
-        Ok(Issued {
+        complete(&mut params);
+        let certificate = params.signed_by(key, &self.issuer).map_err(Error::crypto("sign a certificate"))?;
+        Ok(Signed {
             certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
+            fingerprint_sha256: hex(&Sha256::digest(certificate.der())),
             serial,
             not_after: validity.not_after,
             cut_to_authority: validity.not_after < asked_not_after,
@@ -162,6 +240,13 @@ impl Authority {
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// What holders send along with a certificate of this CA: its own certificate and those above it, as far as they are
+    /// no roots. Empty for a root.
+    #[must_use]
+    pub fn intermediates_pem(&self) -> &str {
+        &self.intermediates_pem
     }
 
     /// The CA's private key, PKCS #8 PEM: whoever has it is admin everywhere.
@@ -195,10 +280,21 @@ impl Authority {
     }
 }
 
-fn params(common_name: &str, serial: &Serial, validity: &Validity) -> CertificateParams {
+/// The blocks of a file whose issuer is not their own subject.
+fn intermediates(pem: &str) -> String {
+    let is_root = |block: &str| {
+        let der = pem_contents(block, "CERTIFICATE").unwrap_or_default();
+        X509Certificate::from_der(&der).is_ok_and(|(_, of)| of.issuer().as_raw() == of.subject().as_raw())
+    };
+    pem_blocks(pem, "CERTIFICATE").into_iter().filter(|block| !is_root(block)).collect()
+}
+
+fn params(common_name: Option<&str>, serial: &Serial, validity: &Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    if let Some(name) = common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
     params.serial_number = Some(serial.into());
     params.not_before = validity.not_before;
     params.not_after = validity.not_after;

@@ -1,4 +1,4 @@
-//! `jobworker certs init | server | client | revoke`.
+//! `jobworker certs init | server | client | revoke | request`.
 
 use std::{
     io::{self, Write},
@@ -10,7 +10,8 @@ use clap::{Args, Subcommand};
 
 use crate::{
     AuthorityName, AuthorityRequest, ClientName, ClientRequest, Days, Error, Existing, Folder, Holder, Host,
-    Issued, KeyKind, Revocation, Role, RoleOid, Serial, ServerRequest, Uri, utc_text,
+    Issued, KeyKind, RequestedNames, Revocation, Role, RoleOid, Serial, ServerRequest, Uri,
+    authority::SERVER_NAME, sign, sign::Sign, utc_text,
 };
 
 /// Make and revoke certificates for jobworker
@@ -24,6 +25,10 @@ pub enum Command {
     Client(Client),
     /// Add a certificate to crl.pem
     Revoke(Revoke),
+    /// Make the worker's private key where it is to stay, server-key.pem, and a request for its certificate, server.csr
+    Request(Request),
+    /// Sign a request: of a person (--role) who made it with `jobctl cert request`, of a worker (--host) or of openssl
+    Sign(Sign),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +95,22 @@ pub struct Client {
 }
 
 #[derive(Debug, Args)]
+pub struct Request {
+    /// Folder for the files; made with mode 0700 if missing
+    #[arg(long)]
+    dir: PathBuf,
+    /// DNS name or IP address clients use; repeatable
+    #[arg(long = "host", value_name = "HOST", required = true)]
+    hosts: Vec<Host>,
+    /// Kind of key to make
+    #[arg(long, value_enum, default_value_t)]
+    key: KeyKind,
+    /// Replace an existing server-key.pem and server.csr
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Revoke {
     /// Folder with the CA
     #[arg(long)]
@@ -119,6 +140,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Server(args) => server(args)?,
         Command::Client(args) => client(args)?,
         Command::Revoke(args) => revoke(args)?,
+        Command::Request(args) => request(args)?,
+        Command::Sign(args) => sign::run(args)?,
     };
     match io::stdout().write_all(report.as_bytes()) {
         // The files are there; a reader that went away is no failure.
@@ -186,7 +209,24 @@ fn revoke(args: Revoke) -> Result<String, Error> {
     })
 }
 
-fn existing(force: bool) -> Existing {
+fn request(args: Request) -> Result<String, Error> {
+    let folder = Folder::at(args.dir);
+    let hosts: String = args.hosts.iter().map(|host| format!(" --host {host}")).collect();
+    let names =
+        RequestedNames { common_name: Some(SERVER_NAME.to_owned()), uris: Vec::new(), hosts: args.hosts };
+    let made = folder.request(&Holder::Server, existing(args.force), args.key, &names)?;
+    let request = folder.path(&Holder::Server.request_file());
+    Ok(format!(
+        "{}: a private key; it stays here\n\
+         {}: a request for its certificate, key {}\n\
+         Whoever has the CA signs it: jobworker certs sign --dir DIR server.csr{hosts}\n",
+        folder.path(&Holder::Server.key_file()).display(),
+        request.display(),
+        made.fingerprint(),
+    ))
+}
+
+pub(crate) fn existing(force: bool) -> Existing {
     if force { Existing::Replace } else { Existing::Keep }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{Serial, utc_text};
+use crate::{BadCsr, Serial, utc_text};
 
 /// A value that was typed and can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,18 @@ pub enum Error {
         /// The file that is in the way.
         path: PathBuf,
     },
+    /// A private key of that name exists, and belongs to another certificate.
+    #[error(
+        "{} is the key of another certificate than the one to be signed: move it away, or sign under another --name",
+        path.display()
+    )]
+    OtherKey {
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// A certificate request that is refused.
+    #[error("the certificate request is refused")]
+    Request(#[from] BadCsr),
     /// There is no CA in the folder.
     #[error("{0} holds no CA: make one first (jobworker certs init --dir {0})", dir.display())]
     NoAuthority {

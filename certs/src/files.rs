@@ -114,3 +114,11 @@ pub(crate) fn pem_contents(text: &str, label: &str) -> Result<Vec<u8>, String> {
         Err(error) => Err(format!("no PEM block {label:?}: {error}")),
     }
 }
+
+/// Every PEM block of this label, as it stands in the text, each with a new line at its end.
+pub(crate) fn pem_blocks(text: &str, label: &str) -> Vec<String> {
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
+    let beginnings = text.split(&begin).skip(1);
+    let bodies = beginnings.filter_map(|rest| rest.split_once(&end).map(|(body, _)| body));
+    bodies.map(|body| format!("{begin}{body}{end}\n")).collect()
+}

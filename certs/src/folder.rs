@@ -9,11 +9,13 @@ use std::{
     str::FromStr,
 };
 
+use rcgen::{KeyPair, PublicKeyData};
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
-    Authority, AuthorityRequest, ClientName, Error, InvalidValue, Issued, Revocation, Serial,
+    Authority, AuthorityRequest, ClientName, Csr, Error, InvalidValue, Issued, KeyKind, NewRequest,
+    RequestedNames, Revocation, Serial, Signed,
     crl::{RevocationList, Unusable},
     files::{NewFile, pem_contents, write_set},
 };
@@ -36,6 +38,12 @@ impl Holder {
     #[must_use]
     pub fn certificate_file(&self) -> String {
         format!("{self}.pem")
+    }
+
+    /// The name of the file of a request for the certificate.
+    #[must_use]
+    pub fn request_file(&self) -> String {
+        format!("{self}.csr")
     }
 
     /// The name of the private key's file.
@@ -98,12 +106,7 @@ impl Folder {
     /// # Errors
     /// [`Error::AuthorityExists`] if one of the three files is there; [`Error::Io`], [`Error::Crypto`].
     pub fn init(&self, request: &AuthorityRequest) -> Result<Authority, Error> {
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(Error::io("create folder", &self.dir))?;
+        self.create()?;
         let _lock = self.lock()?;
         let names = [AUTHORITY_CERTIFICATE, AUTHORITY_KEY, REVOCATION_LIST];
         if let Some(path) = self.first_existing(&names)? {
@@ -149,6 +152,74 @@ impl Folder {
         Ok(issued)
     }
 
+    /// Makes a private key (0600) and a request for a certificate, for somebody else's CA to sign. A folder that is
+    /// missing is made with mode 0700.
+    ///
+    /// # Errors
+    /// [`Error::CertificateExists`] under [`Existing::Keep`]; [`Error::Io`], [`Error::Crypto`]. On an error the files
+    /// are as they were.
+    pub fn request(
+        &self,
+        holder: &Holder,
+        existing: Existing,
+        key: KeyKind,
+        names: &RequestedNames,
+    ) -> Result<NewRequest, Error> {
+        self.create()?;
+        let _lock = self.lock()?;
+        let (request, key_file) = (holder.request_file(), holder.key_file());
+        if existing == Existing::Keep
+            && let Some(path) = self.first_existing(&[&request, &key_file])?
+        {
+            return Err(Error::CertificateExists { path });
+        }
+        let made = NewRequest::make(key, names)?;
+        let files = [NewFile::secret(&key_file, &made.key_pem), NewFile::public(&request, &made.csr_pem)];
+        write_set(&self.dir, &files, existing)?;
+        Ok(made)
+    }
+
+    /// Has a request signed by the folder's CA and stores the certificate, so that [`Self::serial_of`] finds it. The
+    /// key is somebody else's; one of that name in the folder must be the request's.
+    ///
+    /// # Errors
+    /// [`Error::CertificateExists`] under [`Existing::Keep`], [`Error::OtherKey`]; what [`Authority::load`] and `sign`
+    /// return; [`Error::Io`]. On an error the files are as they were.
+    pub fn sign(
+        &self,
+        holder: &Holder,
+        existing: Existing,
+        csr: &Csr,
+        sign: impl FnOnce(&Authority) -> Result<Signed, Error>,
+    ) -> Result<Signed, Error> {
+        let authority = Authority::load(&self.dir)?;
+        let _lock = self.lock()?;
+        let certificate = holder.certificate_file();
+        if existing == Existing::Keep
+            && let Some(path) = self.first_existing(&[&certificate])?
+        {
+            return Err(Error::CertificateExists { path });
+        }
+        self.expect_key_of(holder, csr)?;
+        let signed = sign(&authority)?;
+        write_set(&self.dir, &[NewFile::public(&certificate, &signed.certificate_pem)], existing)?;
+        Ok(signed)
+    }
+
+    /// A certificate beside a key that is another's would be found out by whoever tries to use both.
+    fn expect_key_of(&self, holder: &Holder, csr: &Csr) -> Result<(), Error> {
+        let path = self.path(&holder.key_file());
+        let pem = match fs::read_to_string(&path) {
+            Ok(pem) => pem,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        match KeyPair::from_pem(&pem) {
+            Ok(key) if key.subject_public_key_info() == csr.key().der() => Ok(()),
+            _ => Err(Error::OtherKey { path }),
+        }
+    }
+
     /// The serial number in `holder`'s certificate.
     ///
     /// # Errors
@@ -192,6 +263,11 @@ impl Folder {
             write_set(&self.dir, &[NewFile::public(REVOCATION_LIST, &pem)], Existing::Replace)?;
         }
         Ok(revocation)
+    }
+
+    fn create(&self) -> Result<(), Error> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.dir).map_err(Error::io("create folder", &self.dir))
     }
 
     /// Held until the returned file is dropped; the kernel gives it up when the process ends.

@@ -2,7 +2,9 @@
 //!
 //! A worker trusts exactly one CA and reads three things from a client's certificate: who it is (common name, URI
 //! names), its serial number, and its **role**, a private X.509 extension (see [`RoleOid`]). This crate makes such
-//! certificates, as a library and as the commands `jobworker certs init | server | client | revoke` ([`Command`]).
+//! certificates, as a library and as the commands `jobworker certs init | server | client | sign | revoke` ([`Command`]).
+//!
+//! Who shall have the private key makes it, and a request ([`NewRequest`]); the CA checks that ([`Csr`]) and signs it.
 //!
 //! Everything lives in one folder: `ca.pem`, `ca-key.pem`, `crl.pem`, and `NAME.pem` with `NAME-key.pem` for the
 //! server and each client. There is no other state: what is revoked is what `crl.pem` says.
@@ -13,24 +15,36 @@
 mod authority;
 mod commands;
 mod crl;
+mod csr;
 mod error;
 mod files;
 mod folder;
+mod hex;
 mod key;
+mod leaf;
 mod names;
+mod new_request;
+mod public_key;
 mod request;
 mod role;
 mod serial;
+mod sign;
 mod validity;
 
 pub use authority::Authority;
 pub use commands::{Command, run};
 pub use crl::Revocation;
+pub use csr::{BadCsr, ClientNames, Csr, MAX_CSR_BYTES};
 pub use error::{Error, InvalidValue};
 pub use folder::{Existing, Folder, Holder};
 pub use key::KeyKind;
+pub use leaf::Leaf;
 pub use names::{AuthorityName, ClientName, Host, Uri};
-pub use request::{AuthorityRequest, ClientRequest, Issued, ServerRequest};
+pub use new_request::{NewRequest, RequestedNames};
+pub use public_key::{KeyFingerprint, PublicKey};
+pub use request::{
+    AuthorityRequest, ClientGrant, ClientRequest, Issued, Renewal, ServerGrant, ServerRequest, Signed,
+};
 pub use role::{ROLE_OID, Role, RoleOid};
 pub use serial::Serial;
 pub use validity::{Days, utc_text};

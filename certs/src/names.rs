@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use rcgen::SanType;
+use rcgen::{SanType, string::Ia5String};
 
 use crate::{Error, InvalidValue};
 
@@ -90,8 +90,13 @@ fn is_uri(text: &str) -> bool {
 
 impl Uri {
     pub(crate) fn alternative_name(&self) -> Result<SanType, Error> {
-        self.as_str().try_into().map(SanType::URI).map_err(Error::crypto("encode a URI"))
+        ia5_name(self.as_str(), SanType::URI)
     }
+}
+
+/// A name of a kind that X.509 writes in ASCII.
+pub(crate) fn ia5_name(name: &str, kind: fn(Ia5String) -> SanType) -> Result<SanType, Error> {
+    name.try_into().map(kind).map_err(Error::crypto("encode a name"))
 }
 
 /// A name or address at which clients reach the server.
@@ -107,9 +112,7 @@ impl Host {
     pub(crate) fn alternative_name(&self) -> Result<SanType, Error> {
         match self {
             Self::Ip(ip) => Ok(SanType::IpAddress(*ip)),
-            Self::Dns(name) => {
-                name.as_str().try_into().map(SanType::DnsName).map_err(Error::crypto("encode a DNS name"))
-            }
+            Self::Dns(name) => ia5_name(name, SanType::DnsName),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use rcgen::CustomExtension;
+use x509_parser::der_parser::Oid;
 
 use crate::{InvalidValue, names::checked_text};
 
@@ -30,13 +31,41 @@ pub struct RoleOid(Vec<u64>);
 impl RoleOid {
     /// The extension for `role`: not critical, so that verifiers that do not know it go on; a DER `UTF8String`.
     pub(crate) fn extension(&self, role: &Role) -> CustomExtension {
-        const UTF8_STRING: u8 = 0x0c;
-        let text = role.as_str().as_bytes();
-        let length =
-            u8::try_from(text.len()).expect("a role has at most 32 bytes, so DER's short length form");
-        CustomExtension::from_oid_content(&self.0, [&[UTF8_STRING, length], text].concat())
+        self.extension_of(role.as_str()).expect("a role has at most 32 bytes")
+    }
+
+    /// The same for a role that another program has put into a certificate.
+    ///
+    /// # Errors
+    /// When it does not fit into DER's short length form.
+    pub(crate) fn extension_of(&self, role: &str) -> Result<CustomExtension, InvalidValue> {
+        match u8::try_from(role.len()) {
+            Ok(length @ 1..=MAX_LENGTH) => Ok(CustomExtension::from_oid_content(
+                &self.0,
+                [&[UTF8_STRING, length], role.as_bytes()].concat(),
+            )),
+            _ => {
+                let expected = "1 to 127 bytes";
+                Err(InvalidValue { field: "role", value: role.to_owned(), expected })
+            }
+        }
+    }
+
+    /// The text in the extension's value, where it is such a text.
+    pub(crate) fn role_text(value: &[u8]) -> Option<&str> {
+        let [UTF8_STRING, length @ 1..=MAX_LENGTH, text @ ..] = value else { return None };
+        str::from_utf8(text).ok().filter(|text| text.len() == usize::from(*length))
+    }
+
+    /// As x509-parser compares it.
+    pub(crate) fn parsed(&self) -> Oid<'static> {
+        Oid::from(&self.0).expect("checked when it was parsed")
     }
 }
+
+/// X.690, 8.23 and 8.1.3.4.
+const UTF8_STRING: u8 = 0x0c;
+const MAX_LENGTH: u8 = 0x7f;
 
 impl Default for RoleOid {
     fn default() -> Self {

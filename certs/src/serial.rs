@@ -30,6 +30,14 @@ impl Serial {
     }
 }
 
+impl Serial {
+    /// As a worker's audit log has it: lower-case hex without colons and leading zeros.
+    #[must_use]
+    pub fn digits(&self) -> String {
+        format!("{:x}", BigUint::from_bytes_be(&self.0))
+    }
+}
+
 impl From<&BigUint> for Serial {
     fn from(number: &BigUint) -> Self {
         Self(number.to_bytes_be())
@@ -85,9 +93,11 @@ mod tests {
     fn text_is_read_in_both_notations_and_written_in_one() {
         for text in ["4f:03:9a", "4F039A", "00:4f:03:9a", "004F039A"] {
             assert_eq!(text.parse::<Serial>().unwrap().to_string(), "4f:03:9a", "{text}");
+            assert_eq!(text.parse::<Serial>().unwrap().digits(), "4f039a", "{text}");
         }
         let longest = "7f".repeat(20);
         assert!(longest.parse::<Serial>().is_ok());
+        assert_eq!("0a:00".parse::<Serial>().unwrap().digits(), "a00");
         for text in ["", ":", "0", "00:00", "-1", "+4f", "4_f", "alice", "0x4f", &"7f".repeat(21)] {
             let error = text.parse::<Serial>().unwrap_err();
             assert_eq!((error.field, error.value.as_str()), ("serial", text));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::address::Address;
+use crate::commands::cert::CertArgs;
 use crate::commands::remove::RemoveArgs;
 use crate::commands::signal::SignalArgs;
 use crate::commands::stop::StopArgs;
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     Signal(Later<SignalArgs>),
     /// Remove ended jobs with their output, for good, and print their ids
     Remove(Later<RemoveArgs>),
+    /// Your certificate: ask for one, see how long it lasts, renew it
+    Cert(Later<CertArgs>),
 }
 
 impl Command {

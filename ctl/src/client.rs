@@ -8,8 +8,8 @@ use futures_util::{Stream, StreamExt};
 use jobworker_proto::v1::job_worker_client::JobWorkerClient;
 use jobworker_proto::v1::stream_response::Event;
 use jobworker_proto::v1::{self, Job};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::call_error::CallError;
 use crate::config::Target;
@@ -85,6 +85,23 @@ impl Client {
     pub(crate) async fn remove(&self, job: String) -> Result<Job, CallError> {
         let response = self.rpc.clone().remove(v1::RemoveRequest { job }).await;
         self.job(response.map(|response| response.into_inner().job))
+    }
+
+    /// The next certificate, with what belongs to it (PEM).
+    pub(crate) async fn renew(&self, csr: Vec<u8>) -> Result<String, CallError> {
+        let response = self.rpc.clone().renew(v1::RenewRequest { csr }).await;
+        Ok(response.map_err(|status| self.explain(&status))?.into_inner().chain_pem)
+    }
+
+    /// Whether the worker answers this client at all, and as one who has a role: what it may do does not matter.
+    pub(crate) async fn is_known(&self) -> Result<(), CallError> {
+        let request = v1::ListRequest { page_size: Some(1), ..v1::ListRequest::default() };
+        match self.rpc.clone().list(request).await {
+            Err(status) if status.source().is_some() || status.code() == Code::Unauthenticated => {
+                Err(self.explain(&status))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All jobs, however many there are. A worker that knows no pages gives all in one.

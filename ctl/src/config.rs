@@ -36,6 +36,15 @@ impl Target {
         Self::merge(globals, context.unwrap_or_default())
     }
 
+    /// Your certificate alone, for what needs no worker.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub(crate) fn certificate(globals: &Globals) -> anyhow::Result<PathBuf> {
+        let context = if globals.cert.is_some() { None } else { context(globals.context.as_deref())? };
+        pick("cert", &globals.cert, context.unwrap_or_default().cert)
+    }
+
     fn merge(globals: &Globals, context: Context) -> anyhow::Result<Self> {
         let address = match (&globals.address, context.address) {
             (Some(address), _) => address.clone(),

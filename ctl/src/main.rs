@@ -14,6 +14,8 @@ mod gather;
 mod interrupts;
 mod later;
 mod outcome;
+mod own;
+mod pair;
 mod printer;
 mod reconnect;
 mod render;

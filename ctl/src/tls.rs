@@ -16,12 +16,24 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Credentials;
+use crate::pair::Pair;
 
 /// The client's side of TLS with these credentials.
 ///
 /// # Errors
 /// A file can't be read or holds something else, or the key is not the certificate's.
 pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
+    match read(credentials) {
+        // Another jobctl may be renewing them: one was read before the switch, the other after it.
+        Err(error) if matches!(error.downcast_ref(), Some(rustls::Error::InconsistentKeys(_))) => {
+            Pair::of(credentials).complete()?;
+            read(credentials)
+        }
+        read => read,
+    }
+}
+
+fn read(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
     let roots = root_store(&credentials.ca)?;
     let chain = certificates("--cert", &credentials.cert)?;
     let key = PrivateKeyDer::from_pem_file(&credentials.key).with_context(|| {
@@ -43,7 +55,7 @@ pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<ClientC
 
 /// AES first: ChaCha20 costs twice as much where the CPU has AES instructions. The post-quantum key exchange first, so that
 /// what is recorded today can't be read one day; it costs 15 us of CPU time (measured).
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     use aws_lc_rs::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
     };
@@ -62,7 +74,7 @@ fn root_store(path: &Path) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let certificates =
         CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)

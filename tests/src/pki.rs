@@ -7,7 +7,9 @@ use jobworker_certs::{
     Authority, AuthorityRequest, ClientRequest, Days, Existing, Folder, Holder, KeyKind, RoleOid,
     ServerRequest,
 };
-use rcgen::{CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+};
 use tempfile::TempDir;
 
 /// A folder with a CA, a server and clients.
@@ -148,4 +150,16 @@ pub fn role_extension(value: &[u8]) -> CustomExtension {
 pub fn role_value(role: &str) -> Vec<u8> {
     let length = u8::try_from(role.len()).expect("a short role");
     [&[0x0c, length], role.as_bytes()].concat()
+}
+
+/// A certificate request (DER) for a new key, that names nobody and asks for nothing but what `edit` puts into it.
+///
+/// # Panics
+/// When it can't be made.
+pub fn csr(edit: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    edit(&mut params);
+    let key = KeyPair::generate().expect("a key");
+    params.serialize_request(&key).expect("a request").der().to_vec()
 }

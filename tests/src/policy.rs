@@ -8,10 +8,11 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use crate::api::{
-    ListRequest, RemoveRequest, SignalRequest, StatusRequest, StopRequest, StreamRequest, WaitRequest,
+    ListRequest, RemoveRequest, RenewRequest, SignalRequest, StatusRequest, StopRequest, StreamRequest,
+    WaitRequest,
 };
 use crate::client::{output, spec, start, wait};
-use crate::pki::Identity;
+use crate::pki::{self, Identity};
 use crate::{Client, Worker};
 
 /// The policies as they are shipped.
@@ -78,7 +79,7 @@ pub enum Subject<'a> {
     Nothing,
 }
 
-/// A truth table, as a worker fills it in. Each cell is `yes`, `no` (denied), `role` (no role, so unauthenticated),
+/// A truth table, as a worker that renews certificates fills it in. Each cell is `yes`, `no` (denied), `role` (no role, so unauthenticated),
 /// `gone` (no such job), and in a list also `hidden`.
 pub struct TruthTable<'a> {
     worker: &'a Worker,
@@ -90,7 +91,7 @@ const NO_JOB: &str = "0b0e5a1c-3c1f-4a53-9d2e-5f6a7b8c9d0e";
 impl<'a> TruthTable<'a> {
     /// An empty one.
     pub fn of(worker: &'a Worker) -> Self {
-        let text = "client job start list status stream wait signal stop remove\n".to_owned();
+        let text = "client job start list status stream wait signal stop remove renew\n".to_owned();
         Self { worker, text }
     }
 
@@ -154,6 +155,7 @@ async fn cells(client: &mut Client, running: &str, ended: &str) -> Vec<&'static 
         word(client.signal(signal).await),
         word(client.stop(StopRequest { job, grace_msec: Some(0), ..StopRequest::default() }).await),
         word(client.remove(RemoveRequest { job: ended.to_owned() }).await),
+        word(client.renew(RenewRequest { csr: pki::csr(|_| {}) }).await),
     ]
 }
 

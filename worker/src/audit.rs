@@ -149,6 +149,28 @@ pub(crate) fn decision(peer: &Peer, asked: &Asked, decision: &Decision<'_>) {
     })));
 }
 
+/// Writes the line of a certificate that was issued to a client: whose, by which one, and what names the new one in a
+/// revocation list.
+pub(crate) fn certificate_issued(peer: &Peer, rule: &str, serial: &str, fingerprint: &str, not_after: &str) {
+    let identity = &peer.identity;
+    tracing::info!(
+        target: TARGET,
+        decision = "allowed",
+        rule,
+        client = identity.name.as_str(),
+        common_name = identity.common_name.as_str(),
+        role = identity.role.as_deref().ok(),
+        serial = identity.serial.as_str(),
+        fingerprint = identity.fingerprint_sha256.as_str(),
+        peer = peer.address.to_string(),
+        action = "renew",
+        new_serial = serial,
+        new_fingerprint = fingerprint,
+        new_not_after = not_after,
+        "certificate issued"
+    );
+}
+
 /// Writes the line of a connection that was refused before anything could be asked on it.
 pub(crate) fn connection_refused(address: SocketAddr, reason: &dyn Display) {
     emit(&Event::Connection(Refused {

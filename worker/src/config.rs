@@ -13,11 +13,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jobworker_certs::Days;
 use jobworker_limits::OutputLimit;
 
 pub use self::options::Options;
 use crate::audit;
 use crate::metrics::listen::LoopbackAddress;
+use crate::renewal;
 use crate::retention::Keep;
 use crate::service;
 use crate::spawner::client::Settings as SpawnerSettings;
@@ -64,6 +66,8 @@ pub struct Config {
     pub metrics_per_job: bool,
     /// Where the audit log goes.
     pub audit_log: audit::Destination,
+    /// How clients' certificates are renewed; none: they are not.
+    pub renewal: Option<renewal::Settings>,
 }
 
 /// Where the spawner is.
@@ -112,6 +116,16 @@ pub enum ConfigError {
         /// The flag and key.
         name: &'static str,
     },
+    /// One of two that make sense together only.
+    #[error(
+        "--{given} makes no sense without --{missing}: together they turn the renewal of certificates on"
+    )]
+    Alone {
+        /// The flag and key that is given.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
 }
 
 impl Config {
@@ -130,6 +144,7 @@ impl Config {
 
     fn resolve(options: Options) -> Result<Self, ConfigError> {
         let (spawner, log) = (spawner(&options)?, log_settings(&options));
+        let renewal = renewal(&options)?;
         let missing = |name, variable, what| ConfigError::Missing { name, variable, what };
         let tls = tls::Files {
             ca: options.ca.ok_or(missing("ca", "CA", "the CA that signs clients' certificates"))?,
@@ -173,6 +188,7 @@ impl Config {
             metrics_listen: options.metrics_listen,
             metrics_per_job: options.metrics_per_job.unwrap_or(false),
             audit_log: options.audit_log.unwrap_or_default(),
+            renewal,
         })
     }
 }
@@ -199,6 +215,22 @@ fn spawner(options: &Options) -> Result<Spawner, ConfigError> {
         allow_users: options.allow_user.clone().unwrap_or_default(),
         log: log_settings(options),
     }))
+}
+
+fn renewal(options: &Options) -> Result<Option<renewal::Settings>, ConfigError> {
+    let (ca, key) = ("renew-ca", "renew-key");
+    match (&options.renew_ca, &options.renew_key) {
+        (Some(ca), Some(key)) => Ok(Some(renewal::Settings {
+            ca: ca.clone(),
+            key: key.clone(),
+            days: options.renew_days.unwrap_or(Days::CLIENT),
+            role_oid: options.role_oid.clone().unwrap_or_default(),
+        })),
+        (None, None) if options.renew_days.is_none() => Ok(None),
+        (None, None) => Err(ConfigError::Alone { given: "renew-days", missing: ca }),
+        (Some(_), None) => Err(ConfigError::Alone { given: ca, missing: key }),
+        (None, Some(_)) => Err(ConfigError::Alone { given: key, missing: ca }),
+    }
 }
 
 fn log_settings(options: &Options) -> log::Settings {

@@ -19,6 +19,7 @@ mod key;
 mod limits;
 mod policy;
 mod port;
+mod renewal;
 mod scratch;
 mod spawner;
 mod state;
@@ -75,6 +76,7 @@ const CHECKS: &[fn(&Subject) -> Vec<Finding>] = &[
     port::check,
     ceilings::check,
     audit::check,
+    renewal::check,
 ];
 
 /// Looks, tells, and says by its exit code whether anything has failed: 1; 0 also where there are warnings.

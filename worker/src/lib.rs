@@ -17,6 +17,8 @@
 //! Beside the requests, [`job::census`] knows how each job is and tells its end, and [`retention`] removes ended jobs where
 //! an operator asks for that.
 //!
+//! [`renewal`] gives clients their next certificates, where an operator has handed it a CA's key.
+//!
 //! [`doctor`] tells an operator what they would find on a host, [`certs_status`] which certificates end when.
 //!
 //! Shared by all three: [`job`], the types and the folder of a job; [`output::index`], the file beside its output.
@@ -31,6 +33,7 @@ pub mod metrics;
 pub mod notify;
 pub mod output;
 pub mod policy;
+pub mod renewal;
 pub mod retention;
 pub mod serve;
 pub mod service;

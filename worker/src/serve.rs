@@ -31,7 +31,8 @@ use crate::metrics::listen::LoopbackAddress;
 use crate::metrics::{Metrics, collect, endpoint};
 use crate::notify;
 use crate::output::hub::Hub;
-use crate::policy::live::{self, InForce};
+use crate::policy::live;
+use crate::renewal::Renewal;
 use crate::retention::Retention;
 use crate::service::{Routes, Service};
 use crate::spawner::client::SpawnerClient;
@@ -82,6 +83,7 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let tls = tls::live::load(&config.tls)?;
+    let renewal = config.renewal.as_ref().map(|settings| Renewal::load(settings, &config.tls)).transpose()?;
     let policies = live::load(config.policy.as_deref())?;
     let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let metrics = Metrics::default();
@@ -105,7 +107,8 @@ async fn start(config: Config) -> anyhow::Result<()> {
     tracing::info!("listening on {address}");
     notify::ready();
     let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
-    serve(incoming, engine, policies, metrics, &config, shutdown).await
+    let service = Service::new(engine, policies, metrics, config.service).renewing(renewal);
+    serve(incoming, service, &config, shutdown).await
 }
 
 async fn listen_for_metrics(address: LoopbackAddress) -> anyhow::Result<TcpListener> {
@@ -152,18 +155,15 @@ async fn engine(
 /// When the server breaks.
 pub async fn serve(
     incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
-    engine: Engine,
-    policies: InForce,
-    metrics: Metrics,
+    service: Service,
     config: &Config,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service = Service::new(engine, policies, metrics.clone(), config.service);
+    let routes = Routes::new(config.max_request_bytes_per_client, service.metrics().clone());
     let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;
     let (reflection, old_reflection) = (reflection().build_v1()?, self::reflection().build_v1alpha()?);
-    let routes = Routes::new(config.max_request_bytes_per_client, metrics);
     let routes = routes.with(api).with(health_service).with(reflection).with(old_reflection);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

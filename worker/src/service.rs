@@ -34,6 +34,7 @@ use crate::job::engine::{Engine, Event, Follower, Stopped};
 use crate::metrics::{Following, Metrics};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
+use crate::renewal::{Renewal, RenewalError, Renewed};
 use crate::tls::Peer;
 
 /// The key under which a stream's response says where it begins.
@@ -48,6 +49,7 @@ pub struct Service {
     metrics: Metrics,
     settings: Settings,
     followers: Followers,
+    renewal: Option<Renewal>,
 }
 
 /// What of the API an operator chooses.
@@ -65,7 +67,22 @@ impl Service {
     /// The API in front of an engine.
     pub fn new(engine: Engine, policies: InForce, metrics: Metrics, settings: Settings) -> Self {
         let followers = Followers::new(settings.max_followers, metrics.clone());
-        Self { engine, policies, metrics, settings, followers }
+        Self { engine, policies, metrics, settings, followers, renewal: None }
+    }
+
+    /// The same, and clients' certificates are renewed, if there is what that takes.
+    #[must_use]
+    pub fn renewing(self, renewal: Option<Renewal>) -> Self {
+        Self { renewal, ..self }
+    }
+
+    /// Where what happens is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn renewal(&self) -> Result<&Renewal, RenewalError> {
+        self.renewal.as_ref().ok_or(RenewalError::Off)
     }
 
     /// The follower's events as they go out, counted. The seat is taken for as long as they may be read.
@@ -184,6 +201,18 @@ impl JobWorker for Service {
         let permit = asking.authorize(parse).await?;
         let removed = self.engine.remove(permit).await?;
         Ok(Response::new(v1::RemoveResponse { job: Some(reply::removed(removed, &asking.claim())) }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Answer<v1::RenewResponse> {
+        let (peer, v1::RenewRequest { csr }) = open(request)?;
+        let asking = self.ask(&peer, Asked::default())?;
+        let parse = async { Ok(self.renewal()?.parse(&peer.identity, &csr)?) };
+        let permit = asking.authorize(parse).await?;
+        let rule = permit.rule().clone();
+        let Renewed { chain_pem, not_after_unix_usec, not_after, serial, fingerprint_sha256 } =
+            self.renewal()?.issue(permit).await?;
+        audit::certificate_issued(&peer, rule.as_str(), &serial, &fingerprint_sha256, &not_after);
+        Ok(Response::new(v1::RenewResponse { chain_pem, not_after_unix_usec }))
     }
 
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {

@@ -5,3 +5,4 @@ mod handshake;
 mod issue;
 mod refuse;
 mod revoke;
+mod sign;

@@ -1,6 +1,7 @@
 //! The commands: one file each. A command gets the connection and returns jobctl's exit code. Those that may be repeated
 //! get one that is made anew when it breaks.
 
+pub(crate) mod cert;
 mod list;
 pub(crate) mod remove;
 pub(crate) mod run;
@@ -19,6 +20,7 @@ use crate::cli::{Cli, Command};
 use crate::client::Client;
 use crate::config::Target;
 use crate::later::Later;
+use crate::own;
 use crate::reconnect::Link;
 
 /// Names a job.
@@ -33,9 +35,15 @@ pub(crate) struct JobRef {
 /// # Errors
 /// Whatever stands in the way, in words for people.
 pub(crate) async fn execute(cli: Cli) -> anyhow::Result<u8> {
-    let client = Client::connect(Arc::new(Target::resolve(&cli.globals)?)).await?;
+    if let Command::Cert(Later(args)) = cli.command {
+        return cert::cert(&cli.globals, args).await;
+    }
+    let target = Target::resolve(&cli.globals)?;
+    own::look_after(&target.credentials);
+    let client = Client::connect(Arc::new(target)).await?;
     let format = cli.globals.output;
     match cli.command {
+        Command::Cert(_) => unreachable!("seen to above"),
         Command::Start(Later(args)) => start::start(&Link::new(client, &args.reconnect), format, args).await,
         Command::Run(Later(args)) => run::run(&Link::new(client, &args.reconnect), args).await,
         Command::Stop(Later(args)) => stop::stop(&client, format, args).await,

@@ -224,6 +224,13 @@ impl JobWorker for Service {
         Ok(Response::new(v1::StartResponse { job: Some(job) }))
     }
 
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        self.note(|_| {})?;
+        let Some(renews) = &self.script.renews else { return Err(Status::unimplemented("an old worker")) };
+        let chain_pem = renews(&request.into_inner().csr);
+        Ok(Response::new(v1::RenewResponse { chain_pem, not_after_unix_usec: 0 }))
+    }
+
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopResponse>, Status> {
         self.note(|asked| asked.stops.push(request.into_inner()))?;
         self.answered().await;

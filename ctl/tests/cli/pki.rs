@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
@@ -48,6 +49,21 @@ impl Pki {
     /// A certificate for servers, not for clients.
     pub(crate) fn issue_for_servers(&self, name: &str) {
         self.issue(name, CertificateParams::default(), ExtendedKeyUsagePurpose::ServerAuth);
+    }
+
+    /// A client's certificate that ends in so many days.
+    pub(crate) fn issue_short(&self, name: &str, days: i64) {
+        let mut params = CertificateParams::default();
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(days) + Duration::hours(1);
+        self.issue(name, params, ExtendedKeyUsagePurpose::ClientAuth);
+    }
+
+    /// A certificate (PEM) for a request's key (DER), that says what the request and then `edit` say.
+    pub(crate) fn sign(&self, csr: &[u8], edit: impl FnOnce(&mut CertificateParams)) -> String {
+        let mut csr = CertificateSigningRequestParams::from_der(&csr.into()).expect("a request");
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        edit(&mut csr.params);
+        csr.signed_by(&self.ca).expect("a certificate").pem()
     }
 
     fn issue(&self, name: &str, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) {

@@ -4,6 +4,9 @@ use jobworker_proto::v1::stream_response::Event;
 use jobworker_proto::v1::{self, Chunk, Job, OutputStream};
 use tonic::Status;
 
+/// From a request to a chain.
+pub(crate) type Renews = std::sync::Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
 /// What the worker answers.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
@@ -25,6 +28,8 @@ pub(crate) struct Script {
     pub(crate) begins_at: Option<u64>,
     /// The job, as `Status` and `List` show it.
     pub(crate) now: Job,
+    /// What `Renew` answers to a request (DER): PEM.
+    pub(crate) renews: Option<Renews>,
     /// How it ends, as `Wait`, `Stop` and the stream's end show it.
     pub(crate) outcome: Option<v1::Outcome>,
 }

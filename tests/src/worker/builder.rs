@@ -25,6 +25,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     uid: Option<u32>,
     stdout: Option<PathBuf>,
+    renewing: bool,
 }
 
 impl Builder {
@@ -63,6 +64,13 @@ impl Builder {
         self
     }
 
+    /// It renews clients' certificates, with the CA that signs all others as well.
+    #[must_use]
+    pub fn renewing(mut self) -> Self {
+        self.renewing = true;
+        self
+    }
+
     /// The OS user of the worker itself.
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
@@ -91,6 +99,9 @@ impl Builder {
         command.args(&self.args).envs(self.env);
         if let Some(path) = self.stdout {
             command.stdout(File::create(path).expect("a writable folder"));
+        }
+        if self.renewing {
+            command.arg("--renew-ca").arg(pki.ca()).arg("--renew-key").arg(pki.dir().join("ca-key.pem"));
         }
         if let Some(uid) = self.uid {
             std::os::unix::process::CommandExt::uid(&mut command, uid);

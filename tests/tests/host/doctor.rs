@@ -202,6 +202,21 @@ fn a_key_that_others_can_read_is_named() {
 }
 
 #[test]
+fn a_renewal_ca_is_looked_at_as_serve_does() {
+    let patient = Patient::new();
+    let (ca, key) = (patient.pki.ca(), patient.pki.dir().join("ca-key.pem"));
+    let mut patient = patient.env("JOBWORKER_RENEW_CA", ca).env("JOBWORKER_RENEW_KEY", &key);
+    expect_line(&patient.examined(), "ok", &["ca.pem: renews certificates, for 45 days each"]);
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("our own file");
+    patient.expect("FAIL", &["can't renew certificates", "ca-key.pem has mode 0644", "chmod 600"]);
+
+    let (patient, other) = (Patient::new(), Pki::new());
+    let patient = patient.env("JOBWORKER_RENEW_CA", other.ca());
+    let patient = patient.env("JOBWORKER_RENEW_KEY", other.dir().join("ca-key.pem"));
+    patient.expect("warn", &["would refuse the certificates that it renews", "add that CA to --ca"]);
+}
+
+#[test]
 fn certificates_that_do_not_fit_are_told_apart() {
     let patient = Patient::new();
     let other = patient.pki.identity("alice");

@@ -15,14 +15,14 @@ use crate::support::details;
 
 /// A worker under a policy.
 pub(crate) fn worker(file: &PolicyFile) -> Worker {
-    Worker::builder().args(&["--policy", file.path().to_str().expect("a UTF-8 path")]).start()
+    Worker::builder().renewing().args(&["--policy", file.path().to_str().expect("a UTF-8 path")]).start()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn default_admins_do_everything_and_users_look() {
     // The same with the file and without any.
     let file = PolicyFile::new(shipped::DEFAULT);
-    for worker in [worker(&file), Worker::start()] {
+    for worker in [worker(&file), Worker::builder().renewing().start()] {
         let (alice, bob) = (worker.pki.identity("alice"), worker.pki.identity("bob"));
         let (carol, eve) =
             (worker.pki.client("carol", "admin", &[]), worker.pki.client("eve", "operator", &[]));
@@ -35,14 +35,14 @@ async fn default_admins_do_everything_and_users_look() {
         table.row("operator", &eve, "foreign", Subject::Of(&alice)).await;
         table.row("operator", &eve, "none", Subject::Nothing).await;
         table.expect(
-            "client    job      start  list  status  stream  wait  signal  stop  remove
-             admin     own      yes    yes   yes     yes     yes   yes     yes   yes
-             admin     foreign  yes    yes   yes     yes     yes   yes     yes   yes
-             admin     none     yes    yes   gone    gone    gone  gone    gone  gone
-             user      foreign  no     yes   yes     yes     yes   no      no    no
-             user      none     no     yes   gone    gone    gone  no      no    no
-             operator  foreign  role   role  role    role    role  role    role  role
-             operator  none     role   role  role    role    role  role    role  role",
+            "client    job      start  list  status  stream  wait  signal  stop  remove  renew
+             admin     own      yes    yes   yes     yes     yes   yes     yes   yes     yes
+             admin     foreign  yes    yes   yes     yes     yes   yes     yes   yes     yes
+             admin     none     yes    yes   gone    gone    gone  gone    gone  gone    yes
+             user      foreign  no     yes   yes     yes     yes   no      no    no      yes
+             user      none     no     yes   gone    gone    gone  no      no    no      yes
+             operator  foreign  role   role  role    role    role  role    role  role    role
+             operator  none     role   role  role    role    role  role    role  role    role",
         );
     }
 }
@@ -59,9 +59,9 @@ fn renewed(pki: &Pki, name: &str) -> Identity {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn owner_everyone_starts_and_stops_and_streams_their_own() {
     for (ownership, renewed_row) in [
-        ("name", "renewed  own      yes    yes   yes     yes     yes   yes     yes   yes"),
-        ("serial", "renewed  own      yes    yes   yes     no      yes   no      no    no"),
-        ("fingerprint", "renewed  own      yes    yes   yes     no      yes   no      no    no"),
+        ("name", "renewed  own      yes    yes   yes     yes     yes   yes     yes   yes     yes"),
+        ("serial", "renewed  own      yes    yes   yes     no      yes   no      no    no     yes"),
+        ("fingerprint", "renewed  own      yes    yes   yes     no      yes   no      no    no     yes"),
     ] {
         let text = shipped::OWNER.replace("ownership = \"name\"", &format!("ownership = {ownership:?}"));
         let worker = worker(&PolicyFile::new(&text));
@@ -77,12 +77,12 @@ async fn owner_everyone_starts_and_stops_and_streams_their_own() {
         table.row("admin", &alice, "foreign", Subject::Of(&before)).await;
         table.row("renewed", &next, "own", Subject::Of(&before)).await;
         table.expect(&format!(
-            "client   job      start  list  status  stream  wait  signal  stop  remove
-             user     own      yes    yes   yes     yes     yes   yes     yes   yes
-             user     foreign  yes    yes   yes     no      yes   no      no    no
-             user     none     yes    yes   gone    gone    gone  gone    gone  gone
-             admin    own      yes    yes   yes     yes     yes   yes     yes   yes
-             admin    foreign  yes    yes   yes     no      yes   no      no    no
+            "client   job      start  list  status  stream  wait  signal  stop  remove  renew
+             user     own      yes    yes   yes     yes     yes   yes     yes   yes     yes
+             user     foreign  yes    yes   yes     no      yes   no      no    no      yes
+             user     none     yes    yes   gone    gone    gone  gone    gone  gone    yes
+             admin    own      yes    yes   yes     yes     yes   yes     yes   yes     yes
+             admin    foreign  yes    yes   yes     no      yes   no      no    no      yes
              {renewed_row}",
         ));
     }
@@ -102,14 +102,14 @@ async fn isolated_users_have_only_their_own() {
     table.row("admin", &alice, "foreign", Subject::Of(&bob)).await;
     table.row("admin", &alice, "none", Subject::Nothing).await;
     table.expect(
-        "client  job      start  list    status  stream  wait  signal  stop  remove
-         user    own      yes    yes     yes     yes     yes   yes     yes   yes
-         user    foreign  yes    hidden  no      no      no    no      no    no
-         user    admin's  yes    hidden  no      no      no    no      no    no
-         user    none     yes    yes     gone    gone    gone  gone    gone  gone
-         admin   own      yes    yes     yes     yes     yes   yes     yes   yes
-         admin   foreign  yes    yes     yes     yes     yes   yes     yes   yes
-         admin   none     yes    yes     gone    gone    gone  gone    gone  gone",
+        "client  job      start  list    status  stream  wait  signal  stop  remove  renew
+         user    own      yes    yes     yes     yes     yes   yes     yes   yes     yes
+         user    foreign  yes    hidden  no      no      no    no      no    no      yes
+         user    admin's  yes    hidden  no      no      no    no      no    no      yes
+         user    none     yes    yes     gone    gone    gone  gone    gone  gone    yes
+         admin   own      yes    yes     yes     yes     yes   yes     yes   yes     yes
+         admin   foreign  yes    yes     yes     yes     yes   yes     yes   yes     yes
+         admin   none     yes    yes     gone    gone    gone  gone    gone  gone    yes",
     );
 }
 
@@ -172,8 +172,11 @@ async fn fingerprint_roles_are_lists_of_certificates() {
     let text = shipped::FINGERPRINT.replacen("fingerprints = []", &list(&[&full, &both]), 1);
     let text = text.replacen("fingerprints = []", &list(&[&log, &both]), 1);
     let file = PolicyFile::new(&text);
-    let worker =
-        Worker::builder().pki(&pki).args(&["--policy", file.path().to_str().expect("UTF-8")]).start();
+    let worker = Worker::builder()
+        .pki(&pki)
+        .renewing()
+        .args(&["--policy", file.path().to_str().expect("UTF-8")])
+        .start();
     let mut table = TruthTable::of(&worker);
     for (name, client) in [("full", &full), ("log", &log), ("both", &both), ("neither", &neither)] {
         table.row(name, client, "foreign", Subject::Of(if name == "full" { &both } else { &full })).await;
@@ -181,16 +184,16 @@ async fn fingerprint_roles_are_lists_of_certificates() {
     }
     table.row("full", &full, "own", Subject::Of(&full)).await;
     table.expect(
-        "client   job      start  list  status  stream  wait  signal  stop  remove
-         full     foreign  yes    yes   yes     yes     yes   yes     yes   yes
-         full     none     yes    yes   gone    gone    gone  gone    gone  gone
-         log      foreign  no     yes   yes     yes     yes   no      no    no
-         log      none     no     yes   gone    gone    gone  no      no    no
-         both     foreign  yes    yes   yes     yes     yes   yes     yes   yes
-         both     none     yes    yes   gone    gone    gone  gone    gone  gone
-         neither  foreign  role   role  role    role    role  role    role  role
-         neither  none     role   role  role    role    role  role    role  role
-         full     own      yes    yes   yes     yes     yes   yes     yes   yes",
+        "client   job      start  list  status  stream  wait  signal  stop  remove  renew
+         full     foreign  yes    yes   yes     yes     yes   yes     yes   yes     no
+         full     none     yes    yes   gone    gone    gone  gone    gone  gone    no
+         log      foreign  no     yes   yes     yes     yes   no      no    no      no
+         log      none     no     yes   gone    gone    gone  no      no    no      no
+         both     foreign  yes    yes   yes     yes     yes   yes     yes   yes     no
+         both     none     yes    yes   gone    gone    gone  gone    gone  gone    no
+         neither  foreign  role   role  role    role    role  role    role  role    role
+         neither  none     role   role  role    role    role  role    role  role    role
+         full     own      yes    yes   yes     yes     yes   yes     yes   yes     no",
     );
     let refused = start(&mut worker.client(&neither).await, spec(&["true"])).await.expect_err("in neither");
     assert!(refused.message().contains("no role lists its SHA-256 fingerprint"), "{refused}");
@@ -211,10 +214,10 @@ async fn roles_may_be_lists_of_uri_names() {
     table.row("watch", &watch, "foreign", Subject::Of(&ops)).await;
     table.row("below", &below, "foreign", Subject::Of(&ops)).await;
     table.expect(
-        "client  job      start  list  status  stream  wait  signal  stop  remove
-         ops     own      yes    yes   yes     yes     yes   yes     yes   yes
-         watch   foreign  no     yes   yes     no      no    no      no    no
-         below   foreign  role   role  role    role    role  role    role  role",
+        "client  job      start  list  status  stream  wait  signal  stop  remove  renew
+         ops     own      yes    yes   yes     yes     yes   yes     yes   yes     yes
+         watch   foreign  no     yes   yes     no      no    no      no    no      yes
+         below   foreign  role   role  role    role    role  role    role  role    role",
     );
 }
 

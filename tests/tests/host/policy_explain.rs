@@ -27,7 +27,7 @@ fn a_policy_can_be_checked_and_explained_without_a_worker() {
     assert!(answer.starts_with(&format!("denied by {rule}")) && answer.contains("another's"), "{answer}");
     let built_in = policy(&["explain", "--role", "user", "--action", "start"]).with_code(1).stdout;
     assert!(
-        built_in.starts_with("denied by built-in default.toml:15: [roles.user] does not name start"),
+        built_in.starts_with("denied by built-in default.toml:17: [roles.user] does not name start"),
         "{built_in}"
     );
     fs::set_permissions(file.path(), Permissions::from_mode(0o664)).expect("our own file");

@@ -13,9 +13,15 @@ use crate::jobs::{assert_refused, finish, outcome};
 use crate::setup::Setup;
 
 async fn under(file: &PolicyFile, args: &[&str]) -> Setup {
-    let path = file.path();
-    let policy = ["--policy", path.to_str().expect("a UTF-8 path")];
-    Setup::with(&[&policy[..], args].concat()).await
+    under_with_pki(file, &Arc::new(Pki::new()), args).await
+}
+
+/// It renews certificates, too.
+async fn under_with_pki(file: &PolicyFile, pki: &Arc<Pki>, args: &[&str]) -> Setup {
+    let files = [file.path(), pki.ca(), pki.dir().join("ca-key.pem")];
+    let [policy, ca, key] = files.each_ref().map(|path| path.to_str().expect("a UTF-8 path"));
+    let own = ["--policy", policy, "--renew-ca", ca, "--renew-key", key];
+    Setup::with_pki(pki, &[&own[..], args].concat()).await
 }
 
 #[tokio::test]
@@ -33,13 +39,13 @@ async fn ceilings_users_start_under_an_envelope() {
     table.row("admin", &alice, "foreign", Subject::Of(&bob)).await;
     table.row("admin", &alice, "none", Subject::Nothing).await;
     table.expect(
-        "client  job      start  list  status  stream  wait  signal  stop  remove
-         user    own      yes    yes   yes     yes     yes   yes     yes   yes
-         user    foreign  yes    yes   yes     no      yes   no      no    no
-         user    admin's  yes    yes   yes     no      yes   no      no    no
-         user    none     yes    yes   gone    gone    gone  gone    gone  gone
-         admin   foreign  yes    yes   yes     yes     yes   yes     yes   yes
-         admin   none     yes    yes   gone    gone    gone  gone    gone  gone",
+        "client  job      start  list  status  stream  wait  signal  stop  remove  renew
+         user    own      yes    yes   yes     yes     yes   yes     yes   yes     yes
+         user    foreign  yes    yes   yes     no      yes   no      no    no      yes
+         user    admin's  yes    yes   yes     no      yes   no      no    no      yes
+         user    none     yes    yes   gone    gone    gone  gone    gone  gone    yes
+         admin   foreign  yes    yes   yes     yes     yes   yes     yes   yes     yes
+         admin   none     yes    yes   gone    gone    gone  gone    gone  gone    yes",
     );
 }
 
@@ -104,11 +110,7 @@ async fn os_user_jobs_run_as_the_user_in_the_certificate() {
     let (alice, bob) = (pki.identity("alice"), pki.identity("bob"));
     let (kept_out, unknown) = (pki.client("nobody", "user", &[]), pki.client("no-such-user", "user", &[]));
     let file = PolicyFile::new(shipped::OS_USER);
-    let setup = Setup::with_pki(
-        &pki,
-        &["--policy", file.path().to_str().expect("UTF-8"), "--allow-user", "alice,bob"],
-    )
-    .await;
+    let setup = under_with_pki(&file, &pki, &["--allow-user", "alice,bob"]).await;
     let worker = &setup.worker;
     let carol = pki.odd_client("carol", |params| {
         params.distinguished_name.push(rcgen::DnType::CommonName, "bob");
@@ -128,14 +130,14 @@ async fn os_user_jobs_run_as_the_user_in_the_certificate() {
     // An OS user that the spawner does not allow.
     table.row("nobody", &kept_out, "foreign", Subject::Of(&alice)).await;
     table.expect(
-        "client  job         start  list    status  stream  wait  signal  stop  remove
-         bob     own         yes    yes     yes     yes     yes   yes     yes   yes
-         bob     namesake's  yes    yes     yes     yes     yes   yes     yes   yes
-         bob     foreign     yes    hidden  no      no      no    no      no    no
-         bob     none        yes    yes     gone    gone    gone  gone    gone  gone
-         admin   own         yes    yes     yes     yes     yes   yes     yes   yes
-         admin   foreign     yes    yes     yes     no      yes   yes     yes   yes
-         nobody  foreign     no     hidden  no      no      no    no      no    no",
+        "client  job         start  list    status  stream  wait  signal  stop  remove  renew
+         bob     own         yes    yes     yes     yes     yes   yes     yes   yes     yes
+         bob     namesake's  yes    yes     yes     yes     yes   yes     yes   yes     yes
+         bob     foreign     yes    hidden  no      no      no    no      no    no      yes
+         bob     none        yes    yes     gone    gone    gone  gone    gone  gone    yes
+         admin   own         yes    yes     yes     yes     yes   yes     yes   yes     yes
+         admin   foreign     yes    yes     yes     no      yes   yes     yes   yes     yes
+         nobody  foreign     no     hidden  no      no      no    no      no    no      yes",
     );
     let refused = start(&mut setup.worker.client(&unknown).await, spec(&["true"])).await;
     assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", &["spec.user", "\"no-such-user\""]);

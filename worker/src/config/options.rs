@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jobworker_certs::RoleOid;
+use jobworker_certs::{Days, RoleOid};
 use jobworker_limits::OutputLimit;
 use serde::{Deserialize, Deserializer, de};
 
@@ -55,6 +55,16 @@ pub struct Options {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub handshake_timeout: Option<Duration>,
+    /// The CA that signs clients' next certificates over the API, with intermediates (PEM) [default: none are renewed].
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_RENEW_CA", help_heading = "TLS")]
+    pub renew_ca: Option<PathBuf>,
+    /// The private key of that CA (PEM), readable by the worker's user and at most by its group.
+    #[arg(long, value_name = "FILE", env = "JOBWORKER_RENEW_KEY", help_heading = "TLS")]
+    pub renew_key: Option<PathBuf>,
+    /// Days that a renewed certificate is valid, cut to that CA's end [default: 45].
+    #[arg(long, value_name = "N", env = "JOBWORKER_RENEW_DAYS", help_heading = "TLS")]
+    #[serde(deserialize_with = "days")]
+    pub renew_days: Option<Days>,
 
     /// Socket of a spawner that runs already, under a service manager or as another user [default: the worker starts
     /// one itself, which takes the next three].
@@ -165,6 +175,9 @@ impl Options {
             crl: self.crl.or(other.crl),
             role_oid: self.role_oid.or(other.role_oid),
             handshake_timeout: self.handshake_timeout.or(other.handshake_timeout),
+            renew_ca: self.renew_ca.or(other.renew_ca),
+            renew_key: self.renew_key.or(other.renew_key),
+            renew_days: self.renew_days.or(other.renew_days),
             spawner_socket: self.spawner_socket.or(other.spawner_socket),
             cgroup: self.cgroup.or(other.cgroup),
             default_user: self.default_user.or(other.default_user),
@@ -223,4 +236,8 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
             "{text:?} is not a time: {error}; a number with a unit is needed, like \"10s\""
         ))
     })
+}
+
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Days>, D::Error> {
+    u64::deserialize(deserializer)?.to_string().parse().map(Some).map_err(de::Error::custom)
 }

@@ -80,6 +80,27 @@ fn a_spawner_that_runs_already_is_not_told_anything() {
 }
 
 #[test]
+fn renewal_needs_a_ca_and_its_key() {
+    assert!(load("", &[]).unwrap().renewal.is_none(), "off by default");
+    let both = "renew-ca = \"r.pem\"\nrenew-key = \"r-key.pem\"\n";
+    let settings = load(&format!("{both}renew-days = 10"), &["--renew-key", "other.pem"]).unwrap().renewal;
+    let settings = settings.unwrap();
+    assert_eq!((settings.ca.to_str(), settings.key.to_str()), (Some("r.pem"), Some("other.pem")));
+    assert_eq!(settings.days.to_string(), "10");
+    assert_eq!(load(both, &[]).unwrap().renewal.unwrap().days.to_string(), "45");
+    for (file, part) in [
+        ("renew-ca = \"r.pem\"", "--renew-ca makes no sense without --renew-key"),
+        ("renew-key = \"r.pem\"", "--renew-key makes no sense without --renew-ca"),
+        ("renew-days = 3", "--renew-days makes no sense without --renew-ca"),
+        ("renew-days = 0", "1 to 36500"),
+        ("renew-days = 40000", "1 to 36500"),
+    ] {
+        let error = words(&load(file, &[]).unwrap_err());
+        assert!(error.contains(part), "{file}: {error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_in_the_file_is_named() {
     let error = words(&load("max-arg = 3", &[]).unwrap_err());
     assert!(error.contains("worker.toml") && error.contains("unknown field `max-arg`"), "{error}");
@@ -152,6 +173,9 @@ fn what_the_packaged_file_shows_as_defaults_is_the_default() {
         "keep-ended-for",
         "keep-ended-bytes",
         "policy",
+        "renew-ca",
+        "renew-key",
+        "renew-days",
     ];
     let text = uncommented();
     let defaults = text.lines().filter(|line| !explicit.iter().any(|name| line.starts_with(name)));

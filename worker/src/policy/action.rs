@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jobworker_certs::Csr;
 use nix::sys::signal::Signal as UnixSignal;
 
 use crate::job::{JobId, JobRequest};
@@ -26,11 +27,13 @@ pub enum Verb {
     Signal,
     /// Remove an ended job with its output.
     Remove,
+    /// Get one's next certificate.
+    Renew,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Start,
         Self::Stop,
         Self::Status,
@@ -39,11 +42,12 @@ impl Verb {
         Self::Wait,
         Self::Signal,
         Self::Remove,
+        Self::Renew,
     ];
 
     /// Whether such an action is about one job that is there.
     pub fn is_about_a_job(self) -> bool {
-        !matches!(self, Self::Start | Self::List)
+        !matches!(self, Self::Start | Self::List | Self::Renew)
     }
 
     /// The verb in lower case.
@@ -57,6 +61,7 @@ impl Verb {
             Self::Wait => "wait",
             Self::Signal => "signal",
             Self::Remove => "remove",
+            Self::Renew => "renew",
         }
     }
 }
@@ -151,6 +156,13 @@ pub struct Remove {
     pub job: JobId,
 }
 
+/// Give the client its next certificate.
+#[derive(Debug)]
+pub struct Renew {
+    /// For this key; its names are known to be the client's own.
+    pub csr: Csr,
+}
+
 impl Action for Start {
     const VERB: Verb = Verb::Start;
     fn job(&self) -> Option<JobId> {
@@ -166,6 +178,10 @@ impl Action for Start {
 
 impl Action for List {
     const VERB: Verb = Verb::List;
+}
+
+impl Action for Renew {
+    const VERB: Verb = Verb::Renew;
 }
 
 macro_rules! about_a_job {

@@ -81,7 +81,7 @@ impl Question {
         let identity = Arc::new(self.identity());
         match self.action {
             Verb::Start => self.start(policy, &identity),
-            Verb::List => answer("", line(policy, &identity, Verb::List, None)),
+            verb @ (Verb::List | Verb::Renew) => answer("", line(policy, &identity, verb, None)),
             verb => match self.whose() {
                 Some(whose) => answer("", line(policy, &identity, verb, Some(&whose))),
                 None => both(policy, &identity, verb),

@@ -7,6 +7,7 @@
 //! [roles.user]                        # a role and what it may do: "none", "own" or "any"
 //! all = "own"                         # what is not named here
 //! status = "any"                      # start, stop, status, stream, list, wait, signal, remove
+//! renew = "none"                      # its certificate, over the API; "own" where neither this nor all is there
 //! fingerprints = ["9F:86:…"]          # with identify = "fingerprint"
 //! uris = ["spiffe://example.org/a"]   # with identify = "uri"
 //!
@@ -37,7 +38,7 @@ use super::grant::{Grant, Ownership};
 use super::identify::{Fingerprint, Identify};
 use super::names::Names;
 use super::role::{Right, Role};
-use super::rule::Source;
+use super::rule::{Rule, Source};
 use super::run_as::RunAs;
 use super::{Policy, PolicyError};
 
@@ -65,6 +66,7 @@ struct RoleTable {
     wait: Option<Spanned<Grant>>,
     signal: Option<Spanned<Grant>>,
     remove: Option<Spanned<Grant>>,
+    renew: Option<Spanned<Grant>>,
     fingerprints: Option<Spanned<Vec<Spanned<Fingerprint>>>>,
     uris: Option<Spanned<Vec<Spanned<String>>>>,
     jobs: JobsTable,
@@ -100,6 +102,7 @@ impl RoleTable {
             Verb::Wait => self.wait.as_ref(),
             Verb::Signal => self.signal.as_ref(),
             Verb::Remove => self.remove.as_ref(),
+            Verb::Renew => self.renew.as_ref(),
         }
     }
 }
@@ -138,11 +141,14 @@ fn role(
         let problem = format!("a role's name has 1 to {MAX_ROLE_BYTES} bytes and no control characters");
         return Err(source.wrong(&key.span(), problem));
     }
-    let rights = Verb::ALL
+    let mut rights = Verb::ALL
         .into_iter()
-        .map(|verb| right(source, &name, &table, verb))
+        .filter_map(|verb| right(source, &name, &table, verb).transpose())
         .collect::<Result<Vec<_>, _>>()?;
     let rule = source.rule(&key.span(), format_args!("[roles.{name}]"));
+    let renew = renewal(source, identify, &rule, &rights, table.renew.as_ref())?;
+    rights.retain(|right| right.verb != Verb::Renew);
+    rights.push(renew);
     let lists = [
         (Identify::Fingerprint, "fingerprints", table.fingerprints.as_ref().map(Spanned::span)),
         (Identify::Uri, "uris", table.uris.as_ref().map(Spanned::span)),
@@ -160,7 +166,36 @@ fn role(
     let fingerprints = members(table.fingerprints);
     let uris = members(table.uris);
     let envelope = envelope(source, &format!("roles.{name}.jobs"), table.jobs)?;
-    Ok(Role { name, rule, rights: rights.into_iter().flatten().collect(), fingerprints, uris, envelope })
+    Ok(Role { name, rule, rights, fingerprints, uris, envelope })
+}
+
+const BY_FINGERPRINT: &str =
+    "a renewed certificate has another fingerprint, which no list names yet, and so no role";
+
+/// Who holds a certificate may have the next one, unless a line forbids it: the CA has given it to them, and a worker
+/// renews none before it is told to (--renew-ca).
+fn renewal(
+    source: Source<'_>,
+    identify: Identify,
+    role: &Rule,
+    rights: &[Right],
+    line: Option<&Spanned<Grant>>,
+) -> Result<Right, PolicyError> {
+    let verb = Verb::Renew;
+    let named = rights.iter().find(|right| right.verb == verb);
+    match (named, line) {
+        (Some(right), _) if right.reach == Grant::None => Ok(right.clone()),
+        (_, Some(line)) if identify == Identify::Fingerprint => {
+            Err(source.wrong(&line.span(), BY_FINGERPRINT))
+        }
+        _ if identify == Identify::Fingerprint => {
+            let rule = source.rule_of_all(format_args!("identify = \"fingerprint\": {BY_FINGERPRINT}"));
+            Ok(Right { verb, reach: Grant::None, rule })
+        }
+        // Of `all = "any"`, too: there is no other certificate than one's own.
+        (Some(right), _) => Ok(Right { reach: Grant::Own, ..right.clone() }),
+        (None, _) => Ok(Right { verb, reach: Grant::Own, rule: role.and("does not forbid renew") }),
+    }
 }
 
 fn members<T>(list: Option<Spanned<Vec<Spanned<T>>>>) -> Vec<T> {
@@ -182,6 +217,11 @@ fn right(
     let reach = *grant.get_ref();
     if key == "start" && reach == Grant::Any {
         let problem = "a job belongs to whoever starts it; \"own\" is right here, or \"none\"";
+        return Err(source.wrong(&grant.span(), problem));
+    }
+    if key == "renew" && reach == Grant::Any {
+        let problem =
+            "a client renews the certificate that it is connected with; \"own\" is right here, or \"none\"";
         return Err(source.wrong(&grant.span(), problem));
     }
     let rule = source.rule(&grant.span(), format_args!("roles.{role}.{key} = \"{reach}\""));

@@ -20,7 +20,7 @@ impl Policy {
             let reaching = |reach| {
                 let verbs: Vec<_> = rights
                     .iter()
-                    .filter(|right| right.reach == reach)
+                    .filter(|right| right.reach == reach && right.verb != Verb::Renew)
                     .map(|right| right.verb.as_str())
                     .collect();
                 verbs.join(", ")
@@ -32,6 +32,9 @@ impl Policy {
                 if !verbs.is_empty() {
                     let _ = writeln!(text, "  on {words}: {verbs}");
                 }
+            }
+            if role.right(Verb::Renew).is_some_and(|right| right.reach != Grant::None) {
+                let _ = writeln!(text, "  its certificate: renew");
             }
             for rule in role.envelope.rules() {
                 let _ = writeln!(text, "  {rule}");
@@ -57,7 +60,7 @@ impl Policy {
         for (at, role) in self.roles.iter().enumerate() {
             self.warn_of_members(role, &self.roles[..at], &mut warnings);
             let may = |verb| role.right(verb).is_some_and(|right| right.reach != Grant::None);
-            if !Verb::ALL.into_iter().any(may) {
+            if !Verb::ALL.into_iter().any(|verb| verb != Verb::Renew && may(verb)) {
                 warnings.push(format!("{}: it may do nothing", role.rule));
             }
             if !may(Verb::Start) && role.envelope.rules().next().is_some_and(|_| !self.owns_by_os_user()) {
@@ -100,6 +103,8 @@ impl Policy {
 
 impl Role {
     fn reaches_own(&self) -> bool {
-        self.rights.iter().any(|right| right.reach == Grant::Own && right.verb != Verb::Start)
+        self.rights
+            .iter()
+            .any(|right| right.reach == Grant::Own && !matches!(right.verb, Verb::Start | Verb::Renew))
     }
 }

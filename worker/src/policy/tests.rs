@@ -68,8 +68,8 @@ fn the_default_policy_verb_by_verb() {
     let broken =
         [RoleProblem::Missing, RoleProblem::Repeated, RoleProblem::Malformed].map(|why| client(Err(why)));
     let foreign = whose(&named("carol", "admin"));
-    for verb in Verb::ALL {
-        let allowed = "built-in default.toml:10: roles.admin.all = \"any\"".to_owned();
+    for verb in Verb::ALL.into_iter().filter(|verb| *verb != Verb::Renew) {
+        let allowed = "built-in default.toml:12: roles.admin.all = \"any\"".to_owned();
         assert_eq!(rule(&default, &admin, verb, Some(&foreign)), Ok(allowed));
         let may = [List, Status, Stream, Wait].contains(&verb);
         let users = rule(&default, &user, verb, Some(&foreign));
@@ -77,7 +77,7 @@ fn the_default_policy_verb_by_verb() {
             Ok(rule) => assert!(may && rule.ends_with(&format!(": roles.user.{verb} = \"any\"")), "{rule}"),
             Err(rule) => {
                 assert!(!may, "{verb}");
-                assert_eq!(rule, format!("built-in default.toml:15: [roles.user] does not name {verb}"));
+                assert_eq!(rule, format!("built-in default.toml:17: [roles.user] does not name {verb}"));
             }
         }
         for nobody in without.iter().chain(&broken) {
@@ -92,7 +92,7 @@ fn a_permit_holds_the_client_the_action_and_the_rule() {
     let (default, user, job) = (Policy::built_in(), Arc::new(client(Ok("user"))), JobId::random());
     let permit = default.decide(&user, action::Status { job }, None).unwrap();
     assert_eq!((permit.identity().name.as_str(), permit.action().job), ("alice", job));
-    assert_eq!(permit.rule().as_str(), "built-in default.toml:17: roles.user.status = \"any\"");
+    assert_eq!(permit.rule().as_str(), "built-in default.toml:19: roles.user.status = \"any\"");
     assert!(default.decide(&user, action::Wait { job }, None).is_ok());
     assert!(default.decide(&user, action::List, None).is_ok());
 }
@@ -114,6 +114,40 @@ fn denials_say_what_is_wrong() {
         "role \"user\" has the right to stop on jobs of its own only, and this is another's"
     );
     assert_eq!(denial.rule().as_str(), "p.toml:2: roles.user.stop = \"own\"");
+}
+
+#[test]
+fn a_certificate_is_renewed_by_its_holder_unless_a_line_forbids_it() {
+    let decided = |text: &str| {
+        let decided = rule(&policy(text), &client(Ok("user")), Verb::Renew, None);
+        decided.unwrap_or_else(|rule| format!("no: {rule}"))
+    };
+    for (text, expected) in [
+        ("[roles.user]\nlist = \"any\"", "p.toml:1: [roles.user] does not forbid renew"),
+        ("[roles.user]\nrenew = \"own\"", "p.toml:2: roles.user.renew = \"own\""),
+        ("[roles.user]\nall = \"any\"", "p.toml:2: roles.user.all = \"any\""),
+        ("[roles.user]\nall = \"any\"\nrenew = \"none\"", "no: p.toml:3: roles.user.renew = \"none\""),
+        ("[roles.user]\nall = \"none\"", "no: p.toml:2: roles.user.all = \"none\""),
+        ("[roles.user]\nall = \"none\"\nrenew = \"own\"", "p.toml:3: roles.user.renew = \"own\""),
+    ] {
+        assert_eq!(decided(text), expected, "{text}");
+    }
+    let default = Policy::built_in();
+    for role in ["admin", "user"] {
+        assert!(rule(&default, &client(Ok(role)), Verb::Renew, None).is_ok(), "{role}");
+    }
+    for nobody in [client(Ok("root")), client(Err(RoleProblem::Missing))] {
+        let denied = default.admits(&nobody, Verb::Renew);
+        assert!(matches!(denied, Err(Denial::NoRole { .. })), "{denied:?}");
+    }
+    let mine = "ab".repeat(32);
+    let listed = |line: &str| {
+        format!("identify = \"fingerprint\"\n[roles.user]\nfingerprints = [{mine:?}]\n{line} = \"any\"")
+    };
+    for line in ["all", "list"] {
+        let denied = decided(&listed(line));
+        assert!(denied.starts_with("no: p.toml: identify = \"fingerprint\": a renewed"), "{denied}");
+    }
 }
 
 #[test]
@@ -199,9 +233,13 @@ proptest! {
         role in "user|admin|x", is_own: bool, verb in 0..Verb::ALL.len(),
     ) {
         let verb = Verb::ALL[verb];
+        let is_renewal = verb == Verb::Renew;
         let grants: Vec<_> = Verb::ALL.into_iter().zip(grants)
-            // A start is never "any".
-            .map(|(verb, grant)| (verb, grant.map(|grant| if verb == Verb::Start && grant == "any" { "own" } else { grant })))
+            // A start and a renewal are never "any".
+            .map(|(verb, grant)| {
+                let never_any = matches!(verb, Verb::Start | Verb::Renew);
+                (verb, grant.map(|grant| if never_any && grant == "any" { "own" } else { grant }))
+            })
             .collect();
         let lines = grants.iter().filter_map(|(verb, grant)| Some(format!("{verb} = \"{}\"", (*grant)?)));
         let lines: Vec<_> = all.map(|all| format!("all = \"{all}\"")).into_iter().chain(lines).collect();
@@ -215,10 +253,13 @@ proptest! {
         let reaches = match grant {
             Some("any") => true,
             Some("own") => is_own || !verb.is_about_a_job(),
+            None => is_renewal,
             _ => false,
         };
         prop_assert_eq!(decided.is_ok(), role == "user" && reaches, "{}: {:?}", text, decided);
-        if let Ok(rule) = decided {
+        if is_renewal && grant.is_none() {
+            prop_assert!(decided.is_err() || decided == Ok("p.toml:1: [roles.user] does not forbid renew".to_owned()));
+        } else if let Ok(rule) = decided {
             let line = format!("{key} = \"{}\"", grant.unwrap());
             let number = 1 + text.lines().position(|other| other == line).expect("the text has it");
             prop_assert_eq!(rule, format!("p.toml:{number}: roles.user.{line}"));

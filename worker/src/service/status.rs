@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::audit::shorten;
 use crate::job::engine::EngineError;
 use crate::policy::Denial;
+use crate::renewal::RenewalError;
 use crate::spawner::protocol::{Refusal, RefusalKind};
 use crate::tls::CutOff;
 
@@ -48,6 +49,8 @@ pub(crate) enum CallError {
     Underway { name: String, max_bytes: usize },
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Renewal(#[from] RenewalError),
 }
 
 /// What of an error is not words.
@@ -99,6 +102,12 @@ impl From<EngineError> for Status {
     }
 }
 
+impl From<RenewalError> for Status {
+    fn from(error: RenewalError) -> Self {
+        CallError::from(error).into()
+    }
+}
+
 fn kind(error: &CallError) -> Kind {
     match error {
         CallError::Invalid(invalid) => {
@@ -121,6 +130,22 @@ fn kind(error: &CallError) -> Kind {
         CallError::Underway { .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached)
             .metadata("cap", "max-request-bytes-per-client"),
         CallError::Engine(error) => engine_kind(error),
+        CallError::Renewal(error) => renewal_kind(error),
+    }
+}
+
+fn renewal_kind(error: &RenewalError) -> Kind {
+    match error {
+        RenewalError::Off => Kind::new(Code::FailedPrecondition, Reason::RenewalOff),
+        RenewalError::Request(_) => Kind::new(Code::InvalidArgument, Reason::InvalidField).field("csr"),
+        RenewalError::NoUsableRole(_) => Kind::new(Code::FailedPrecondition, Reason::NoRole),
+        RenewalError::TooMany { .. } => {
+            Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "renewals-per-minute")
+        }
+        RenewalError::Issue(jobworker_certs::Error::AuthorityExpired { .. }) => {
+            Kind::new(Code::FailedPrecondition, Reason::RenewalOff)
+        }
+        RenewalError::Issue(_) | RenewalError::Lost => Kind::new(Code::Internal, Reason::Internal),
     }
 }
 

@@ -97,7 +97,7 @@ async fn a_user_may_look_and_no_more_whatever_it_says() {
     for (field, value) in [("decision", "denied"), ("client", "bob"), ("role", "user")] {
         assert!(lines.iter().all(|line| line[field] == value), "{field}: {lines:#?}");
     }
-    assert_eq!(lines[0]["rule"], "built-in default.toml:15: [roles.user] does not name start");
+    assert_eq!(lines[0]["rule"], "built-in default.toml:17: [roles.user] does not name start");
     // And looking works.
     assert_eq!(client.api.list(ListRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
     let view = client.api.status(StatusRequest { job: job[..6].to_owned() }).await.unwrap().into_inner();
@@ -117,7 +117,7 @@ async fn a_decision_says_who_and_what() {
     let line = only_line(client.address).await;
     let expected = [
         ("decision", "allowed"),
-        ("rule", "built-in default.toml:10: roles.admin.all = \"any\""),
+        ("rule", "built-in default.toml:12: roles.admin.all = \"any\""),
         ("client", "alice"),
         ("role", "admin"),
         ("action", "start"),

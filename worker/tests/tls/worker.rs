@@ -15,6 +15,7 @@ use jobworker::metrics::Metrics;
 use jobworker::output::hub::Hub;
 use jobworker::policy::Policy;
 use jobworker::policy::live::InForce;
+use jobworker::service::Service;
 use jobworker::spawner::client::SpawnerClient;
 use jobworker::{serve, tls};
 use jobworker_limits::OutputLimit;
@@ -86,10 +87,8 @@ impl Worker {
         let tls = tls::live::load(&config.tls).unwrap();
         let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
-        let server =
-            tokio::spawn(
-                async move { serve::serve(incoming, engine, policies, metrics, &config, token).await },
-            );
+        let service = Service::new(engine, policies, metrics, config.service);
+        let server = tokio::spawn(async move { serve::serve(incoming, service, &config, token).await });
         Self { pki, address, shutdown, server, state, starts }
     }
 

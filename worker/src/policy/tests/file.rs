@@ -12,6 +12,11 @@ fn what_is_wrong_is_named_with_its_line() {
         ("", &["p.toml:", "no roles", "[roles.admin]"][..]),
         ("[roles.user]\nstop = \"mine\"", &["p.toml:2: `stop = \"mine\"`", "`mine`", "`own`", "`any`"]),
         ("[roles.user]\nstart = \"any\"", &["p.toml:2: `start = \"any\"`", "\"own\" is right here"]),
+        ("[roles.user]\nrenew = \"any\"", &["p.toml:2: `renew = \"any\"`", "\"own\" is right here"]),
+        (
+            "identify = \"fingerprint\"\n[roles.user]\nfingerprints = []\nrenew = \"own\"",
+            &["p.toml:4: `renew = \"own\"`", "has another fingerprint"],
+        ),
         ("[roles.user]\n\nhalt = \"any\"", &["p.toml:3: `halt = \"any\"`", "unknown field `halt`", "`stop`"]),
         ("rolls = 1\n[roles.user]", &["p.toml:1: `rolls = 1`", "unknown field `rolls`"]),
         ("identify = \"name\"\n[roles.user]", &["p.toml:1:", "`name`", "`fingerprint`"]),
@@ -121,4 +126,10 @@ fn what_makes_little_sense_is_warned_of() {
         assert!(warnings.len() == 1 && warnings[0].contains(part), "{text}: {warnings:?}");
     }
     assert!(policy("[roles.a]\nlist = \"any\"").warnings().is_empty());
+    assert_eq!(policy("[roles.a]\nrenew = \"own\"").warnings().len(), 1, "to renew is not to do anything");
+    let summary = policy("[roles.a]\nall = \"any\"\n[roles.b]\nlist = \"any\"\nrenew = \"none\"").summary();
+    assert!(
+        summary.contains("remove\n  its certificate: renew\nrole b:\n  on any jobs: list\n"),
+        "{summary}"
+    );
 }

@@ -1,0 +1,290 @@
+//! The two files of a certificate and its key, and their replacement by another pair.
+//!
+//! Two files can't be replaced at once, and a certificate beside the other one's key is of no use. So the new pair is
+//! written whole beside the old one, and one rename decides which of the two counts; what is left to do then is done by
+//! whoever comes next, if it is not this process.
+//!
+//! ```text
+//!                   alice.pem   alice-key.pem   beside them
+//!  write, fsync     old         old             alice.pem.part      alice-key.pem.part       crash: the old pair
+//!  publish 1        old         old             alice.pem.renewed   alice-key.pem.part       crash: the old pair
+//!  publish 2        old         old             alice.pem.renewed   alice-key.pem.renewed  ◀ from here on: the new pair
+//!  place 1          new         old                                 alice-key.pem.renewed    completed at the next start
+//!  place 2          new         new                                                          done
+//! ```
+//!
+//! Each line is one rename and one fsync of its folder. `alice-key.pem.renewed` alone says that there is something to
+//! complete, so every other start looks for that one name and nothing else. A lock on the folder (flock) keeps two
+//! renewals, and a renewal and a completion, apart.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use jobworker_certs::RoleOid;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::config::Credentials;
+use crate::{own, tls};
+
+/// As many links as are followed (path_resolution(7) allows 40).
+const MAX_LINKS: usize = 40;
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Pair {
+    /// Links are followed: it is the files that are replaced.
+    pub(crate) fn of(credentials: &Credentials) -> Self {
+        Self { cert: followed(&credentials.cert), key: followed(&credentials.key) }
+    }
+
+    /// Brings a replacement to its end that was interrupted after it had been decided.
+    ///
+    /// # Errors
+    /// When there is one, and it can't be.
+    pub(crate) fn complete(&self) -> anyhow::Result<()> {
+        let renewed = beside(&self.key, "renewed");
+        if fs::symlink_metadata(&renewed).is_err() {
+            return Ok(());
+        }
+        let again = || format!("cannot complete the renewal whose key is in {}", renewed.display());
+        let _lock = self.lock().with_context(again)?;
+        // Somebody else may have done so meanwhile.
+        if fs::symlink_metadata(&renewed).is_err() {
+            return Ok(());
+        }
+        self.complete_locked(&renewed).with_context(again)
+    }
+
+    fn complete_locked(&self, key: &Path) -> anyhow::Result<()> {
+        let cert = beside(&self.cert, "renewed");
+        if cert.exists() && fits(&cert, key)? && self.is_outlived_by(&cert)? {
+            Step::PlaceCert.take(self)?;
+            return Step::PlaceKey.take(self);
+        }
+        if fits(&self.cert, key)? {
+            return Step::PlaceKey.take(self);
+        }
+        // Both files were replaced by hand since.
+        self.forget_published()
+    }
+
+    fn is_outlived_by(&self, renewed: &Path) -> anyhow::Result<bool> {
+        let end = |path: &Path| own::read(path, &RoleOid::default()).map(|leaf| leaf.not_after_unix_sec);
+        Ok(end(renewed)? > end(&self.cert)?)
+    }
+
+    /// The key first: without it nothing is to be completed.
+    fn forget_published(&self) -> anyhow::Result<()> {
+        for path in [beside(&self.key, "renewed"), beside(&self.cert, "renewed")] {
+            remove(&path)?;
+        }
+        sync_folder(&self.key)
+    }
+
+    /// Writes a pair beside this one. Nothing counts before [`Staged::replace`].
+    ///
+    /// # Errors
+    /// When it can't be written; then nothing is left of it.
+    pub(crate) fn stage(&self, chain_pem: &str, key_pem: &str) -> anyhow::Result<Staged> {
+        let lock = self.lock()?;
+        let staged = Staged { pair: self.clone(), _lock: lock };
+        if self.is_one_file() {
+            write_beside(&self.key, format!("{key_pem}{chain_pem}").as_bytes(), KEY_BITS)?;
+        } else {
+            write_beside(&self.cert, chain_pem.as_bytes(), CERT_BITS)?;
+            write_beside(&self.key, key_pem.as_bytes(), KEY_BITS)?;
+        }
+        Ok(staged)
+    }
+
+    fn is_one_file(&self) -> bool {
+        self.cert == self.key
+    }
+
+    /// Waits until nobody else replaces or completes in this folder. The kernel gives it up when the process ends.
+    fn lock(&self) -> anyhow::Result<File> {
+        let folder = folder(&self.cert);
+        let lock = File::open(folder).and_then(|file| file.lock().map(|()| file));
+        lock.with_context(|| format!("cannot lock the folder {}", folder.display()))
+    }
+}
+
+/// A pair that is written, and does not count yet. Dropped, it is removed.
+pub(crate) struct Staged {
+    pair: Pair,
+    _lock: File,
+}
+
+impl Staged {
+    /// The pair, to be tried.
+    pub(crate) fn credentials(&self, ca: &Path) -> Credentials {
+        let Pair { cert, key } = &self.pair;
+        Credentials { ca: ca.to_owned(), cert: beside(cert, "part"), key: beside(key, "part") }
+    }
+
+    /// Puts it in the place of the other one.
+    ///
+    /// # Errors
+    /// When a file can't be put in its place. The old pair is usable then.
+    pub(crate) fn replace(self) -> anyhow::Result<()> {
+        let pair = &self.pair;
+        if pair.is_one_file() {
+            return rename(&beside(&pair.key, "part"), &pair.key);
+        }
+        let before = fs::read(&pair.cert).with_context(|| format!("cannot read {}", pair.cert.display()))?;
+        for step in Step::ALL {
+            if let Err(error) = step.take(pair) {
+                take_back(pair, &before)?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        for path in [&self.pair.key, &self.pair.cert] {
+            // It holds a key that nobody needs; the next renewal removes it, if this can't.
+            let _ = remove(&beside(path, "part"));
+        }
+    }
+}
+
+/// One rename each; see the picture above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    PublishCert,
+    PublishKey,
+    PlaceCert,
+    PlaceKey,
+}
+
+impl Step {
+    const ALL: [Self; 4] = [Self::PublishCert, Self::PublishKey, Self::PlaceCert, Self::PlaceKey];
+
+    fn take(self, pair: &Pair) -> anyhow::Result<()> {
+        let Pair { cert, key } = pair;
+        match self {
+            Self::PublishCert => rename(&beside(cert, "part"), &beside(cert, "renewed")),
+            Self::PublishKey => rename(&beside(key, "part"), &beside(key, "renewed")),
+            Self::PlaceCert => rename(&beside(cert, "renewed"), cert),
+            Self::PlaceKey => rename(&beside(key, "renewed"), key),
+        }
+    }
+}
+
+/// After a step that failed: the old pair, whichever files were replaced. A crash in here leaves what the next start
+/// completes or forgets.
+fn take_back(pair: &Pair, certificate: &[u8]) -> anyhow::Result<()> {
+    let now = fs::read(&pair.cert).unwrap_or_default();
+    if now != certificate {
+        if !beside(&pair.key, "renewed").exists() {
+            // The last rename was done, and only its fsync failed.
+            return Ok(());
+        }
+        write_beside(&pair.cert, certificate, CERT_BITS)?;
+        rename(&beside(&pair.cert, "part"), &pair.cert)?;
+    }
+    pair.forget_published()
+}
+
+/// Permissions that a new file takes over from the old one: a key's never reach everybody.
+const CERT_BITS: u32 = 0o777;
+const KEY_BITS: u32 = 0o740;
+
+/// Writes `PATH.part`, with the owner and the permissions of `path`, to the disk; or leaves no such file.
+fn write_beside(path: &Path, text: &[u8], bits: u32) -> anyhow::Result<()> {
+    let part = beside(path, "part");
+    remove(&part)?;
+    let written = write_new(&part, &fs::metadata(path)?, text, bits);
+    if written.is_err() {
+        let _ = remove(&part);
+    }
+    written.with_context(|| format!("cannot write {}", part.display()))
+}
+
+fn write_new(path: &Path, like: &fs::Metadata, text: &[u8], bits: u32) -> io::Result<()> {
+    // Its owner's alone before it holds a byte.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        fchown(&file, Some(like.uid()), Some(like.gid()))?;
+    }
+    file.set_permissions(Permissions::from_mode(like.mode() & bits))?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))?;
+    sync_folder(to)
+}
+
+/// A rename is on the disk when its folder is.
+fn sync_folder(path: &Path) -> anyhow::Result<()> {
+    let folder = folder(path);
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.with_context(|| format!("cannot sync the folder {}", folder.display()))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether this key is that of the certificate.
+fn fits(cert: &Path, key: &Path) -> anyhow::Result<bool> {
+    let chain = vec![
+        CertificateDer::from_pem_file(cert)
+            .with_context(|| format!("{}: no certificate can be read from it", cert.display()))?,
+    ];
+    let private = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("{}: no private key can be read from it", key.display()))?;
+    match CertifiedKey::from_der(chain, private, &tls::provider()) {
+        Ok(_) => Ok(true),
+        Err(rustls::Error::InconsistentKeys(_)) => Ok(false),
+        Err(error) => bail!("{} and {}: {error}", cert.display(), key.display()),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The file behind links; one that can't be looked at is itself.
+fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = folder(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests;
