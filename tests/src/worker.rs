@@ -145,7 +145,11 @@ impl Worker {
         until("the worker has ended", || process.try_wait().expect("our own child"))
     }
 
-    fn is_running(&mut self) -> bool {
+    /// Whether the worker has not ended.
+    ///
+    /// # Panics
+    /// When that can not be told.
+    pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("our own child").is_none()
     }
 

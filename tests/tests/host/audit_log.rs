@@ -1,8 +1,9 @@
 //! `--audit-log`: each decision a line of JSON in a file or on stdout, whatever is in it, wherever the file goes, and also
 //! when it takes nothing.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,7 +15,10 @@ use jobworker_tests::client::{limited, refusal, run, spec, start};
 use jobworker_tests::wait::{until, until_equal};
 use jobworker_tests::worker::clean;
 use jobworker_tests::{Pki, Worker};
+use nix::libc;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rustls::version::TLS13;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -226,14 +230,32 @@ async fn sighup_makes_the_file_without_a_line() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_loses_no_line() {
-    let mut audited = Audited::start();
-    let mut client = audited.worker.user().await;
-    for _ in 0..300 {
-        client.list(ListRequest::default()).await.expect("a list");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("stdout");
+    mkfifo(&path, Mode::S_IRWXU).expect("our own folder");
+    // Somebody who does not read, until asked: most lines are in the queue by then.
+    let mut reader =
+        File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("our own");
+    let mut worker = Worker::builder().args(&["--audit-log", "stdout"]).stdout(&path).start();
+    let mut client = worker.user().await;
+    for _ in 0..500 {
+        client.list(ListRequest::default()).await.expect("nobody waits for the reader");
     }
-    audited.worker.signal(Signal::SIGTERM);
-    audited.worker.ended();
-    assert_eq!(lines_of(&audited.path()).len(), 300);
+    drop(client);
+    worker.signal(Signal::SIGTERM);
+    let waits = |line: &String| line.contains("waiting until the audit log has taken its last lines");
+    until("it waits", || worker.log().iter().any(waits).then_some(()));
+    let mut bytes = Vec::new();
+    let mut read = || match reader.read_to_end(&mut bytes) {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        Ok(_) => panic!("we could write to it, too"),
+    };
+    until("the worker has ended", || {
+        read();
+        (!worker.is_running()).then_some(())
+    });
+    read();
+    assert_eq!(String::from_utf8(bytes).expect("JSON").lines().count(), 500);
 }
 
 /// How large files may become that the worker writes: beyond it, a disk is full as far as it can tell.

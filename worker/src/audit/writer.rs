@@ -118,6 +118,12 @@ impl Writer {
         let mut queue = self.shared.queue();
         queue.closing = true;
         self.shared.wake.notify_one();
+        if !queue.items.is_empty() {
+            let lines = queue.items.len();
+            drop(queue);
+            tracing::info!(lines, "waiting until the audit log has taken its last lines");
+            queue = self.shared.queue();
+        }
         let until = Instant::now() + CLOSE_TIMEOUT;
         while !queue.has_ended {
             let left = until.saturating_duration_since(Instant::now());
