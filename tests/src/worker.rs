@@ -125,6 +125,11 @@ impl Worker {
         self.audit_lines("job_end")
     }
 
+    /// The audit lines of certificates that were issued, in the log so far.
+    pub fn certificates_issued(&self) -> Vec<serde_json::Value> {
+        self.audit_lines("certificate_issued")
+    }
+
     fn audit_lines(&self, message: &str) -> Vec<serde_json::Value> {
         let parsed = self.log().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
         let is_one = |line: &serde_json::Value| line["target"] == "audit" && line["message"] == message;

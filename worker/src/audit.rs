@@ -7,6 +7,7 @@
 mod destination;
 mod ends;
 mod file;
+mod job_ended;
 mod journald;
 mod line;
 mod writer;
@@ -24,11 +25,13 @@ pub use self::destination::{Destination, Unusable};
 pub(crate) use self::ends::Ends;
 
 use self::ends::{Book, Told};
+use self::job_ended::JobEnded;
 use self::journald::Fields;
-use self::line::{Decided, Event, JobEnded, Refused, Removed};
+use self::line::{Decided, Event, Issued, Refused, Removed};
 use self::writer::{Item, Writer};
 use crate::job::JobId;
 use crate::job::census::JobEnd;
+use crate::renewal::Renewed;
 use crate::tls::Peer;
 
 /// The log target.
@@ -151,24 +154,23 @@ pub(crate) fn decision(peer: &Peer, asked: &Asked, decision: &Decision<'_>) {
 
 /// Writes the line of a certificate that was issued to a client: whose, by which one, and what names the new one in a
 /// revocation list.
-pub(crate) fn certificate_issued(peer: &Peer, rule: &str, serial: &str, fingerprint: &str, not_after: &str) {
+pub(crate) fn certificate_issued(peer: &Peer, rule: &str, renewed: &Renewed) {
+    let cut = |text: &str| shorten(text, MAX_TEXT_BYTES).into_owned();
     let identity = &peer.identity;
-    tracing::info!(
-        target: TARGET,
-        decision = "allowed",
-        rule,
-        client = identity.name.as_str(),
-        common_name = identity.common_name.as_str(),
-        role = identity.role.as_deref().ok(),
-        serial = identity.serial.as_str(),
-        fingerprint = identity.fingerprint_sha256.as_str(),
-        peer = peer.address.to_string(),
-        action = "renew",
-        new_serial = serial,
-        new_fingerprint = fingerprint,
-        new_not_after = not_after,
-        "certificate issued"
-    );
+    emit(&Event::CertificateIssued(Box::new(Issued {
+        decision: "allowed",
+        rule: cut(rule),
+        client: cut(&identity.name),
+        common_name: cut(&identity.common_name),
+        role: identity.role.as_deref().ok().map(cut),
+        serial: cut(&identity.serial),
+        fingerprint: identity.fingerprint_sha256.clone(),
+        peer: peer.address.to_string(),
+        action: "renew",
+        new_serial: renewed.serial.clone(),
+        new_fingerprint: renewed.fingerprint_sha256.clone(),
+        new_not_after: renewed.not_after.clone(),
+    })));
 }
 
 /// Writes the line of a connection that was refused before anything could be asked on it.
@@ -214,6 +216,13 @@ impl Event {
                 action: Some(removed.action.to_owned()),
                 job: Some(removed.job.clone()),
                 decision: Some(removed.decision),
+                ..Fields::default()
+            },
+            Self::CertificateIssued(issued) => Fields {
+                event: "certificate_issued",
+                action: Some(issued.action.to_owned()),
+                client: Some(issued.client.clone()),
+                decision: Some(issued.decision),
                 ..Fields::default()
             },
             Self::JobEnd(ended) => Fields {

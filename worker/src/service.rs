@@ -209,9 +209,9 @@ impl JobWorker for Service {
         let parse = async { Ok(self.renewal()?.parse(&peer.identity, &csr)?) };
         let permit = asking.authorize(parse).await?;
         let rule = permit.rule().clone();
-        let Renewed { chain_pem, not_after_unix_usec, not_after, serial, fingerprint_sha256 } =
-            self.renewal()?.issue(permit).await?;
-        audit::certificate_issued(&peer, rule.as_str(), &serial, &fingerprint_sha256, &not_after);
+        let renewed = self.renewal()?.issue(permit).await?;
+        audit::certificate_issued(&peer, rule.as_str(), &renewed);
+        let Renewed { chain_pem, not_after_unix_usec, .. } = renewed;
         Ok(Response::new(v1::RenewResponse { chain_pem, not_after_unix_usec }))
     }
 

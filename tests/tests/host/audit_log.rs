@@ -346,3 +346,20 @@ async fn stdout_has_the_lines_and_nothing_else() {
     assert_eq!(of_event(&path, "job_end").len(), 1);
     assert_eq!(worker.audit().len(), 0);
 }
+
+#[test]
+fn a_renewal_is_in_the_file_with_what_came_of_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("audit.log");
+    let args = ["--audit-log", path.to_str().expect("a UTF-8 path"), "--renew-days=90"];
+    let worker = Worker::builder().args(&args).renewing().start();
+    jobctl_as(&worker, "bob", &["cert", "renew"]).with_code(0);
+    until("the line", || (!of_event(&path, "certificate_issued").is_empty()).then_some(()));
+    let lines = of_event(&path, "certificate_issued");
+    let [issued] = &lines[..] else { panic!("{lines:#?}") };
+    let told: Vec<_> = ["decision", "client", "role", "action"].map(|key| &issued[key]).into();
+    assert_eq!(told, ["allowed", "bob", "user", "renew"]);
+    assert!(issued["serial"].is_string() && issued["new_serial"].is_string(), "{issued}");
+    assert_ne!(issued["serial"], issued["new_serial"]);
+    assert!(worker.certificates_issued().is_empty(), "the log has none of it");
+}

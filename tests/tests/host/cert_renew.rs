@@ -98,9 +98,10 @@ async fn a_renewed_certificate_is_the_same_client_with_another_key() {
     }
     output(&mut worker.user().await, everything(&job)).await.expect_err("another's");
 
-    let lines = worker.audit();
-    let lines: Vec<_> = lines.iter().filter(|line| line["action"] == "renew").collect();
-    let [decision, issued] = lines[..] else { panic!("{lines:#?}") };
+    let lines: Vec<_> = worker.audit().into_iter().filter(|line| line["action"] == "renew").collect();
+    let [decision] = &lines[..] else { panic!("{lines:#?}") };
+    let lines = worker.certificates_issued();
+    let [issued] = &lines[..] else { panic!("{lines:#?}") };
     for line in [decision, issued] {
         assert_eq!(
             (&line["decision"], &line["client"]),
