@@ -9,6 +9,7 @@ pub mod client;
 mod fork;
 pub mod handover;
 pub mod host;
+mod lock;
 mod pending;
 pub mod protocol;
 pub mod recover;

@@ -4,12 +4,16 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 
 use jobworker_tests::api::outcome::Ended;
 use jobworker_tests::api::{Cause, Job, JobState, ListRequest, Outcome, StatusRequest};
 use jobworker_tests::client::{everything, output, shell, start, wait};
 use jobworker_tests::wait::{PATIENCE, until, until_equal};
 use jobworker_tests::{Client, Worker, census};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -333,4 +337,39 @@ async fn a_spawner_that_is_killed_has_a_successor_though_nobody_starts_a_job() {
     let lost = ended(&mut admin, &job.id).await;
     assert_eq!(outcome(&lost).cause(), Cause::Lost);
     assert!(outcome(&lost).reason.contains("was gone when the spawner started"), "{lost:#?}");
+}
+
+/// An idle spawner ends soon after its worker; a worker that starts in that moment waits for its place.
+#[test]
+fn a_spawner_that_is_ending_is_waited_for() {
+    let state = Arc::new(tempfile::tempdir().expect("a folder"));
+    let path = state.path().join("spawner.lock");
+    let ending = fs::File::create(&path).expect("a file");
+    let lock = libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).expect("a small number"),
+        l_whence: i16::try_from(libc::SEEK_SET).expect("a small number"),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&ending, FcntlArg::F_SETLK(&lock)).expect("nobody else has it");
+    let started = thread::scope(|scope| {
+        let start = scope.spawn(|| Worker::builder().state(&state).start());
+        until("a spawner waits for the lock", || {
+            let pids = census::processes_with(state.path().to_str().expect("UTF-8"));
+            pids.into_iter().find(|pid| has_open(*pid, &path) && is_asleep(*pid))
+        });
+        drop(ending);
+        start.join().expect("no panic")
+    });
+    jobctl(&started, &["run", "--", "true"]).with_code(0);
+}
+
+fn has_open(pid: u32, path: &Path) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|target| target == path)
+}
+
+fn is_asleep(pid: u32) -> bool {
+    census::status_line(pid, "State").is_some_and(|state| state.starts_with('S'))
 }

@@ -1,9 +1,8 @@
 //! The spawner's loop: connections, requests, children. It never waits for any one of them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,13 +13,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Uid, chown};
-use rustix::fs::{FlockOperation, fcntl_lock};
-use rustix::io::Errno;
 
 use super::children::Children;
 use super::fork::fork;
 use super::handover::{Receiver, pair};
 use super::host::Host;
+use super::lock::lock;
 use super::pending::Pending;
 use super::protocol::{Attached, Request};
 use super::recover::{Found, Loss};
@@ -265,20 +263,6 @@ impl Server {
             }
             Err(error) => tracing::warn!(%error, "can't answer the worker"),
         }
-    }
-}
-
-/// One spawner per socket. A record lock (F_SETLK, fcntl(2)), because a fork does not inherit it: a shim must not keep
-/// the next spawner out.
-fn lock(socket: &Path) -> io::Result<File> {
-    let path = socket.with_extension("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::ACCESS | Errno::AGAIN) => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "another spawner has it"))
-        }
-        Err(errno) => Err(errno.into()),
     }
 }
 
