@@ -6,7 +6,6 @@ use std::time::Duration;
 use jobworker_proto::v1::ListRequest;
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -63,7 +62,7 @@ async fn tls_1_2_is_refused() {
 async fn what_does_not_speak_tls_is_refused() {
     use tokio::io::AsyncWriteExt;
     let worker = Worker::start(Pki::new()).await;
-    let mut tcp = TcpStream::connect(worker.address).await.unwrap();
+    let mut tcp = worker.tcp().await.unwrap();
     tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let line = only_line(tcp.local_addr().unwrap()).await;
     assert!(line["reason"].as_str().unwrap().contains("does not speak TLS"), "{line}");
@@ -100,7 +99,7 @@ async fn a_stalled_handshake_holds_up_nobody_and_times_out() {
         options.handshake_timeout = Some(Duration::from_millis(500));
     })
     .await;
-    let mut stalled = TcpStream::connect(worker.address).await.unwrap();
+    let mut stalled = worker.tcp().await.unwrap();
     worker.admin().await.api.list(ListRequest::default()).await.unwrap();
     let end =
         timeout(Duration::from_secs(10), stalled.read(&mut [0; 64])).await.expect("the worker gives up");
@@ -116,8 +115,8 @@ async fn too_many_handshakes_cost_the_oldest_its_place() {
         options.handshake_timeout = Some(Duration::from_secs(60));
     })
     .await;
-    let mut oldest = TcpStream::connect(worker.address).await.unwrap();
-    let mut newer = TcpStream::connect(worker.address).await.unwrap();
+    let mut oldest = worker.tcp().await.unwrap();
+    let mut newer = worker.tcp().await.unwrap();
     worker.admin().await.api.list(ListRequest::default()).await.unwrap();
     let end = timeout(Duration::from_secs(10), oldest.read(&mut [0; 64])).await.expect("it is dropped");
     assert!(matches!(end, Ok(0) | Err(_)));
@@ -134,7 +133,7 @@ async fn connections_have_a_cap_and_give_their_place_back() {
     let worker = Worker::with(Pki::new(), |options| options.max_connections = NonZeroUsize::new(1)).await;
     let mut first = worker.admin().await;
     first.api.list(ListRequest::default()).await.unwrap();
-    let mut second = TcpStream::connect(worker.address).await.unwrap();
+    let mut second = worker.tcp().await.unwrap();
     assert!(matches!(second.read(&mut [0; 64]).await, Ok(0) | Err(_)));
     let line = only_line(second.local_addr().unwrap()).await;
     assert_eq!(line["reason"], "there are 1 connections already (--max-connections)");

@@ -1,8 +1,8 @@
 //! A worker in this process: the real door, service and engine; only the spawner is a socket that counts requests.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::{fs, io};
 
 use hyper_util::rt::TokioIo;
@@ -25,7 +25,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -92,6 +92,16 @@ impl Worker {
         Self { pki, address, shutdown, server, state, starts }
     }
 
+    /// A connection from an address of its own, 127.1.x.y: the audit lines of all workers of this process are told apart by
+    /// that, and a port alone is soon another's.
+    pub(crate) async fn tcp(&self) -> io::Result<TcpStream> {
+        static CONNECTIONS: AtomicU16 = AtomicU16::new(1);
+        let [high, low] = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::new(127, 1, high, low), 0).into())?;
+        socket.connect(self.address).await
+    }
+
     /// A client that is connected as far as TCP and its own half of TLS go.
     pub(crate) async fn client(&self, identity: &Identity) -> Client {
         let stream = self.tls(Some(identity), TLS13).await.unwrap();
@@ -115,7 +125,7 @@ impl Worker {
         versions: &[&'static SupportedProtocolVersion],
     ) -> io::Result<TlsStream<TcpStream>> {
         let config = client_config(&self.pki, identity, versions);
-        let tcp = TcpStream::connect(self.address).await?;
+        let tcp = self.tcp().await?;
         TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), tcp).await
     }
 
@@ -126,7 +136,7 @@ impl Worker {
         versions: &[&'static SupportedProtocolVersion],
     ) -> (String, SocketAddr) {
         let config = client_config(&self.pki, identity, versions);
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let tcp = self.tcp().await.unwrap();
         let address = tcp.local_addr().unwrap();
         let connector = TlsConnector::from(Arc::new(config));
         let error = match connector.connect("localhost".try_into().unwrap(), tcp).await {
