@@ -10,10 +10,10 @@ mod file;
 mod job_ended;
 mod journald;
 mod line;
+mod text;
 mod writer;
 
-use std::borrow::Cow;
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -23,12 +23,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::destination::{Destination, Unusable};
 pub(crate) use self::ends::Ends;
+pub(crate) use self::text::{argv, shorten};
 
 use self::ends::{Book, Told};
 use self::job_ended::JobEnded;
-use self::journald::Fields;
 use self::line::{Decided, Event, Issued, Refused, Removed};
 use self::writer::{Item, Writer};
+use crate::identity::ClientIdentity;
 use crate::job::JobId;
 use crate::job::census::JobEnd;
 use crate::renewal::Renewed;
@@ -36,9 +37,6 @@ use crate::tls::Peer;
 
 /// The log target.
 pub const TARGET: &str = "audit";
-
-/// Bytes of a command line that are kept.
-const MAX_ARGV_BYTES: usize = 4096;
 
 /// Bytes of any other text that are kept.
 const MAX_TEXT_BYTES: usize = 1024;
@@ -58,6 +56,16 @@ pub(crate) struct Asked {
     pub(crate) user: Option<String>,
     /// The signal to send.
     pub(crate) signal: Option<String>,
+}
+
+/// Whose a connection is that was refused.
+pub(crate) enum Caller<'a> {
+    /// Nobody said.
+    Unknown,
+    /// TLS has verified it.
+    Verified(&'a ClientIdentity),
+    /// Its certificate says so, which is not good.
+    Claimed(&'a ClientIdentity),
 }
 
 /// What was decided.
@@ -174,13 +182,15 @@ pub(crate) fn certificate_issued(peer: &Peer, rule: &str, renewed: &Renewed) {
 }
 
 /// Writes the line of a connection that was refused before anything could be asked on it.
-pub(crate) fn connection_refused(address: SocketAddr, reason: &dyn Display) {
-    emit(&Event::Connection(Refused {
+pub(crate) fn connection_refused(address: SocketAddr, reason: &dyn Display, caller: &Caller<'_>) {
+    let refused = Refused {
         decision: "denied",
         reason: shorten(&reason.to_string(), MAX_TEXT_BYTES).into_owned(),
         peer: address.to_string(),
         action: "connect",
-    }));
+        ..Refused::default()
+    };
+    emit(&Event::Connection(Box::new(refused.by(caller))));
 }
 
 /// Writes the line of a removal that no client asked for.
@@ -194,87 +204,6 @@ pub(crate) fn retention(job: JobId, rule: &str) {
     }));
 }
 
-impl Event {
-    /// What it can be looked up by.
-    fn fields(&self) -> Fields {
-        match self {
-            Self::Decision(decided) => Fields {
-                event: "decision",
-                action: Some(decided.action.clone()),
-                client: Some(decided.client.clone()),
-                job: decided.job.clone(),
-                decision: Some(decided.decision),
-            },
-            Self::Connection(refused) => Fields {
-                event: "connection",
-                action: Some(refused.action.to_owned()),
-                decision: Some(refused.decision),
-                ..Fields::default()
-            },
-            Self::Removal(removed) => Fields {
-                event: "removal",
-                action: Some(removed.action.to_owned()),
-                job: Some(removed.job.clone()),
-                decision: Some(removed.decision),
-                ..Fields::default()
-            },
-            Self::CertificateIssued(issued) => Fields {
-                event: "certificate_issued",
-                action: Some(issued.action.to_owned()),
-                client: Some(issued.client.clone()),
-                decision: Some(issued.decision),
-                ..Fields::default()
-            },
-            Self::JobEnd(ended) => Fields {
-                event: "job_end",
-                client: ended.client.clone(),
-                job: Some(ended.job.clone()),
-                ..Fields::default()
-            },
-        }
-    }
-}
-
-/// A command line as a shell would take it, in at most about 4 KiB. Bytes that are not UTF-8 become U+FFFD.
-pub(crate) fn argv<'a>(words: impl Iterator<Item = &'a [u8]>) -> String {
-    let (mut line, mut left_out_bytes) = (String::new(), 0);
-    for word in words {
-        let room = MAX_ARGV_BYTES.saturating_sub(line.len());
-        let kept = &word[..word.len().min(room)];
-        left_out_bytes += word.len() - kept.len();
-        if room == 0 {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        push_quoted(&mut line, &String::from_utf8_lossy(kept));
-    }
-    if left_out_bytes > 0 {
-        // Writing to a String can't fail.
-        let _ = write!(line, " … ({left_out_bytes} more bytes)");
-    }
-    line
-}
-
-fn push_quoted(line: &mut String, word: &str) {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        line.push_str(word);
-    } else {
-        let _ = write!(line, "'{}'", word.replace('\'', r"'\''"));
-    }
-}
-
-/// The text, or so much of it as fits into `max_bytes`, and a mark that there was more.
-pub(crate) fn shorten(text: &str, max_bytes: usize) -> Cow<'_, str> {
-    if text.len() <= max_bytes {
-        return Cow::Borrowed(text);
-    }
-    let end = text.floor_char_boundary(max_bytes);
-    Cow::Owned(format!("{}… ({} bytes in all)", &text[..end], text.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -282,26 +211,6 @@ mod tests {
 
     use super::*;
     use crate::identity::ClientIdentity;
-
-    #[test]
-    fn command_lines_are_quoted_and_cut() {
-        let words: [&[u8]; 5] = [b"/bin/sh", b"-c", b"echo 'hi' >x", b"", b"\xff"];
-        assert_eq!(argv(words.into_iter()), r"/bin/sh -c 'echo '\''hi'\'' >x' '' '�'");
-        let long = vec![b'x'; 5 << 20];
-        let line = argv([&b"echo"[..], &long, b"more"].into_iter());
-        assert!(line.len() < MAX_ARGV_BYTES + 100, "{}", line.len());
-        assert!(line.ends_with(" … (5238792 more bytes)"), "{}", &line[4080..]);
-    }
-
-    #[test]
-    fn texts_are_cut_between_characters() {
-        assert_eq!(
-            shorten("grün", 4),
-            "grün".get(..4).map(|cut| format!("{cut}… (5 bytes in all)")).unwrap()
-        );
-        assert_eq!(shorten("grün", 3), "gr… (5 bytes in all)");
-        assert_eq!(shorten("grün", 5), "grün");
-    }
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -327,7 +236,7 @@ mod tests {
             Asked { job: Some(hostile.to_owned()), argv: Some(hostile.to_owned()), ..Asked::default() };
         tracing::subscriber::with_default(text, || {
             decision(&peer(), &asked, &Decision::Invalid { reason: &hostile });
-            connection_refused(peer().address, &hostile);
+            connection_refused(peer().address, &hostile, &Caller::Unknown);
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 2, "{text}");

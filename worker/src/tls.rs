@@ -17,6 +17,7 @@ mod connection;
 mod cut;
 mod expiry;
 pub mod live;
+mod presented;
 mod refusal;
 mod set;
 

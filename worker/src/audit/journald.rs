@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
-use super::line::MAX_LINE_BYTES;
+use super::line::{Event, MAX_LINE_BYTES};
 use super::writer::Item;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -84,6 +84,48 @@ fn push(datagram: &mut Vec<u8>, name: &str, value: &str) {
     datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());
     datagram.extend_from_slice(value.as_bytes());
     datagram.push(b'\n');
+}
+
+impl Event {
+    /// What it can be looked up by.
+    pub(super) fn fields(&self) -> Fields {
+        match self {
+            Self::Decision(decided) => Fields {
+                event: "decision",
+                action: Some(decided.action.clone()),
+                client: Some(decided.client.clone()),
+                job: decided.job.clone(),
+                decision: Some(decided.decision),
+            },
+            Self::Connection(refused) => Fields {
+                event: "connection",
+                action: Some(refused.action.to_owned()),
+                client: refused.client.clone(),
+                decision: Some(refused.decision),
+                ..Fields::default()
+            },
+            Self::Removal(removed) => Fields {
+                event: "removal",
+                action: Some(removed.action.to_owned()),
+                job: Some(removed.job.clone()),
+                decision: Some(removed.decision),
+                ..Fields::default()
+            },
+            Self::CertificateIssued(issued) => Fields {
+                event: "certificate_issued",
+                action: Some(issued.action.to_owned()),
+                client: Some(issued.client.clone()),
+                decision: Some(issued.decision),
+                ..Fields::default()
+            },
+            Self::JobEnd(ended) => Fields {
+                event: "job_end",
+                client: ended.client.clone(),
+                job: Some(ended.job.clone()),
+                ..Fields::default()
+            },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::TARGET;
 use super::job_ended::JobEnded;
+use super::{Caller, MAX_TEXT_BYTES, TARGET, shorten};
 use crate::shim::clock;
 
 /// Above any line's length: each of a line's fifteen texts may be a kilobyte, the command line four, and JSON writes a
@@ -21,7 +21,7 @@ pub(super) enum Event {
     /// A call was decided on.
     Decision(Box<Decided>),
     /// A connection was refused before anything could be asked on it.
-    Connection(Refused),
+    Connection(Box<Refused>),
     /// A job is removed that no client asked to remove.
     Removal(Removed),
     /// A job has ended.
@@ -58,11 +58,27 @@ pub(super) struct Decided {
     pub(super) signal: Option<String>,
 }
 
-/// Of [`Event::Connection`].
-#[derive(Debug, Serialize)]
+/// Of [`Event::Connection`]. What is claimed is what the certificate says that was not good.
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Refused {
     pub(super) decision: &'static str,
     pub(super) reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_fingerprint: Option<String>,
     pub(super) peer: String,
     pub(super) action: &'static str,
 }
@@ -122,9 +138,7 @@ impl Event {
     pub(super) fn log(&self) {
         match self {
             Self::Decision(decided) => decided.log(),
-            Self::Connection(Refused { decision, reason, peer, action }) => {
-                tracing::info!(target: TARGET, decision, reason, peer, action, "decision");
-            }
+            Self::Connection(refused) => refused.log(),
             Self::Removal(Removed { decision, rule, by, action, job }) => {
                 tracing::info!(target: TARGET, decision, rule, by, action, job, "decision");
             }
@@ -158,6 +172,48 @@ impl Decided {
     }
 }
 
+impl Refused {
+    pub(super) fn by(self, caller: &Caller<'_>) -> Self {
+        let text = |text: &str| Some(shorten(text, MAX_TEXT_BYTES).into_owned());
+        match caller {
+            Caller::Unknown => self,
+            Caller::Verified(identity) => Self {
+                client: text(&identity.name),
+                role: identity.role.as_deref().ok().and_then(text),
+                serial: text(&identity.serial),
+                fingerprint: text(&identity.fingerprint_sha256),
+                ..self
+            },
+            Caller::Claimed(identity) => Self {
+                claimed_client: text(&identity.name),
+                claimed_role: identity.role.as_deref().ok().and_then(text),
+                claimed_serial: text(&identity.serial),
+                claimed_fingerprint: text(&identity.fingerprint_sha256),
+                ..self
+            },
+        }
+    }
+
+    fn log(&self) {
+        tracing::info!(
+            target: TARGET,
+            decision = self.decision,
+            reason = self.reason,
+            client = self.client,
+            role = self.role,
+            serial = self.serial,
+            fingerprint = self.fingerprint,
+            claimed_client = self.claimed_client,
+            claimed_role = self.claimed_role,
+            claimed_serial = self.claimed_serial,
+            claimed_fingerprint = self.claimed_fingerprint,
+            peer = self.peer,
+            action = self.action,
+            "decision"
+        );
+    }
+}
+
 impl Issued {
     fn log(&self) {
         tracing::info!(
@@ -181,7 +237,6 @@ impl Issued {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MAX_TEXT_BYTES, shorten};
     use super::*;
 
     #[test]

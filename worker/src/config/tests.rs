@@ -173,6 +173,7 @@ fn what_the_packaged_file_shows_as_defaults_is_the_default() {
         "keep-ended-for",
         "keep-ended-bytes",
         "policy",
+        "metrics-listen",
         "renew-ca",
         "renew-key",
         "renew-days",

@@ -25,8 +25,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::{Connection, Peer, Places};
 use super::live::InForce;
+use super::presented::with_refused;
 use super::refusal::Refusal;
-use crate::audit;
+use crate::audit::{self, Caller};
 use crate::identity::ClientIdentity;
 use crate::metrics::Metrics;
 use crate::tally::Tally;
@@ -94,7 +95,10 @@ async fn accept(listener: TcpListener, guard: Guard) {
                     let evicted = handshakes.enter(guard.door.max_handshakes);
                     tokio::spawn(guard.clone().admit(tcp, address, place, evicted));
                 }
-                Err(_) => guard.refuse(address, &Refusal::TooMany(guard.door.max_connections)),
+                Err(_) => {
+                    let refusal = Refusal::TooMany(guard.door.max_connections);
+                    guard.refuse(address, &refusal, &Caller::Unknown);
+                }
             },
             // The client's doing, accept(2); the next one may be fine.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -137,9 +141,9 @@ struct Guard {
 }
 
 impl Guard {
-    fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
+    fn refuse(&self, address: SocketAddr, refusal: &Refusal, caller: &Caller<'_>) {
         self.metrics.refused(refusal.label());
-        audit::connection_refused(address, refusal);
+        audit::connection_refused(address, refusal, caller);
     }
 
     async fn admit(
@@ -160,12 +164,14 @@ impl Guard {
                 }
                 None => {
                     let (name, max) = (peer.identity.name.clone(), self.clients.max());
-                    self.refuse(address, &Refusal::TooManyOfOne { name, max });
+                    let refusal = Refusal::TooManyOfOne { name, max };
+                    self.refuse(address, &refusal, &Caller::Verified(&peer.identity));
                     turn_away(stream).await;
                 }
             },
             Err((refusal, tcp)) => {
-                self.refuse(address, &refusal);
+                let caller = refusal.claims().map_or(Caller::Unknown, Caller::Claimed);
+                self.refuse(address, &refusal, &caller);
                 if let Some(tcp) = tcp {
                     drain(tcp).await;
                 }
@@ -180,17 +186,21 @@ impl Guard {
         evicted: oneshot::Receiver<()>,
     ) -> Result<(TlsStream<TcpStream>, Peer), (Refusal, Option<TcpStream>)> {
         if let Err(error) = prepare(&tcp) {
-            return Err((Refusal::Handshake(error), None));
+            return Err((Refusal::Handshake { error, claims: None }, None));
         }
         let Door { handshake_timeout, max_handshakes, ref role_oid, .. } = *self.door;
         let in_force = self.in_force.handshake();
         let accept = TlsAcceptor::from(in_force.config())
             .accept_with(tcp, |tls| tls.set_buffer_limit(Some(SEND_BUFFER_BYTES)));
         let handshake = accept.into_fallible();
+        let handshake = with_refused(timeout(handshake_timeout, handshake));
         let stream = tokio::select! {
-            done = timeout(handshake_timeout, handshake) => match done {
+            (done, refused) = handshake => match done {
                 Ok(Ok(stream)) => stream,
-                Ok(Err((error, tcp))) => return Err((Refusal::Handshake(error), Some(tcp))),
+                Ok(Err((error, tcp))) => {
+                    let claims = refused.and_then(|leaf| ClientIdentity::from_der(&leaf, role_oid).ok());
+                    return Err((Refusal::Handshake { error, claims: claims.map(Box::new) }, Some(tcp)));
+                }
                 Err(_) => return Err((Refusal::TimedOut(handshake_timeout), None)),
             },
             Ok(()) = evicted => return Err((Refusal::Evicted(max_handshakes), None)),

@@ -18,7 +18,7 @@ use tonic::transport::server::Connected;
 use super::chains::Chain;
 use super::cut::CLOSE_AFTER;
 use super::refusal::Refusal;
-use crate::audit;
+use crate::audit::{self, Caller};
 use crate::identity::ClientIdentity;
 use crate::metrics::{Metrics, Open};
 use crate::tally::Share;
@@ -107,7 +107,8 @@ impl Connection {
             if let Some(cut) = self.peer.chain.cut() {
                 let refusal = Refusal::CutOff(cut.clone());
                 self.metrics.refused(refusal.label());
-                audit::connection_refused(self.peer.address, &refusal);
+                let caller = Caller::Verified(&self.peer.identity);
+                audit::connection_refused(self.peer.address, &refusal, &caller);
             }
         }
         matches!(self.end, End::Closed)
@@ -120,7 +121,8 @@ impl Connection {
             let refusal =
                 Refusal::NoPreface { name: self.peer.identity.name.clone(), within: preface.within };
             self.metrics.refused(refusal.label());
-            audit::connection_refused(self.peer.address, &refusal);
+            let caller = Caller::Verified(&self.peer.identity);
+            audit::connection_refused(self.peer.address, &refusal, &caller);
             Err(io::Error::new(io::ErrorKind::TimedOut, refusal))
         })
     }

@@ -6,14 +6,19 @@ use std::time::Duration;
 use rustls::{CertificateError, Error};
 
 use super::cut::CutOff;
-use crate::identity::{IdentityError, utc};
+use crate::identity::{ClientIdentity, IdentityError, utc};
 
 /// What became of a connection that no request was taken from.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// TLS could not be agreed on, or the client's certificate is not good.
-    #[error("{}", handshake(.0))]
-    Handshake(io::Error),
+    #[error("{}", handshake(.error))]
+    Handshake {
+        /// Why not.
+        error: io::Error,
+        /// Whom the client's certificate names, which is not good.
+        claims: Option<Box<ClientIdentity>>,
+    },
     /// A good certificate that identifies nobody.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -48,10 +53,18 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// Who the client says that it is, where nobody vouches for it.
+    pub(super) fn claims(&self) -> Option<&ClientIdentity> {
+        match self {
+            Self::Handshake { claims, .. } => claims.as_deref(),
+            _ => None,
+        }
+    }
+
     /// For metrics: one word of few.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Handshake(error) => handshake_label(error),
+            Self::Handshake { error, .. } => handshake_label(error),
             Self::Identity(_) => "no_identity",
             Self::TimedOut(_) => "handshake_timeout",
             Self::Evicted(_) => "max_handshakes",

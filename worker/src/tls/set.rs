@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::any_of::AnyOf;
 use super::expiry::{Expiry, What};
+use super::presented::Noting;
 use super::{Files, TlsError, provider};
 use crate::identity::{Certificate, RevocationList, utc};
 
@@ -239,7 +240,7 @@ fn config(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites of TLS 1.3")
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Noting(verifier)))
         .with_single_cert(chain, private)
         .map_err(|error| key.unusable(key_reason(&error, cert)))?;
     config.alpn_protocols = vec![b"h2".to_vec()];

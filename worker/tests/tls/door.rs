@@ -23,6 +23,15 @@ async fn refused(worker: &Worker, identity: Option<&Identity>, alert: &str, reas
         "{line}"
     );
     assert!(line["reason"].as_str().unwrap().contains(reason), "{line}");
+    // Whom it names nobody vouches for.
+    assert_eq!(line.get("client"), None, "{line}");
+    let claims = ["claimed_client", "claimed_serial", "claimed_fingerprint"].map(|key| line.get(key));
+    match identity {
+        Some(identity) => {
+            assert_eq!(claims.map(|claim| claim.unwrap().as_str().unwrap()), identity.says(), "{line}");
+        }
+        None => assert_eq!(claims, [None; 3], "{line}"),
+    }
 }
 
 #[tokio::test]

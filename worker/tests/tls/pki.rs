@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use jobworker::identity::ClientIdentity;
 use jobworker_certs::{
     Authority, AuthorityRequest, ClientRequest, Days, Existing, Folder, Holder, KeyKind, RoleOid,
     ServerRequest,
@@ -10,6 +11,8 @@ use jobworker_certs::{
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 
 /// A folder with a CA, a server, `alice` (admin) and `bob` (user).
@@ -23,6 +26,15 @@ pub(crate) struct Pki {
 pub(crate) struct Identity {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
+}
+
+impl Identity {
+    /// Its name, serial number and fingerprint.
+    pub(crate) fn says(&self) -> [String; 3] {
+        let der = CertificateDer::from_pem_file(&self.cert).unwrap();
+        let says = ClientIdentity::from_der(&der, &RoleOid::default()).unwrap();
+        [says.name, says.serial, says.fingerprint_sha256]
+    }
 }
 
 impl Pki {
