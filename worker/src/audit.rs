@@ -2,7 +2,7 @@
 //! from where for what, and which rule decided; never a value of the environment.
 //!
 //! It goes among the log, with target `audit`, whatever the log level; or as JSON wherever `--audit-log` says
-//! ([`destination`], [`writer`]). Every text is a string that is escaped and cut: nobody can write a line of their own.
+//! (`destination`, `writer`). Every text is a string that is escaped and cut: nobody can write a line of their own.
 
 mod destination;
 mod ends;

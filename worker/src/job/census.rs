@@ -11,7 +11,7 @@
 //! are watched until their job has ended, for what replaces `state.json` alone, which costs a job's output nothing. A
 //! removal looks first, because there would be nothing left to see.
 //!
-//! Nobody waits for it. It wakes [`SETTLE`] after the first of several news, when a start has been answered and a short
+//! Nobody waits for it. It wakes `SETTLE` after the first of several news, when a start has been answered and a short
 //! job has ended. inotify(7).
 
 mod counts;
