@@ -202,6 +202,15 @@ impl Authority {
         })
     }
 
+    /// When a certificate would end that it signed now for so many days.
+    ///
+    /// # Errors
+    /// [`Error::AuthorityExpired`]
+    pub fn end_of(&self, days: Days) -> Result<OffsetDateTime, Error> {
+        let now = OffsetDateTime::now_utc();
+        Ok(Validity::starting(now, days).within(now, self.not_after)?.not_after)
+    }
+
     fn sign(
         &self,
         common_name: Option<&str>,

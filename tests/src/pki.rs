@@ -125,6 +125,8 @@ impl Pki {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        // A month, not rcgen's two thousand years.
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(30);
         edit(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, self.authority.issuer()).expect("a signature");

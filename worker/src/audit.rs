@@ -76,6 +76,8 @@ pub(crate) enum Decision<'a> {
     Denied { rule: &'a str, reason: &'a dyn Display },
     /// The policy was not against it, but it is nothing that can be done: a bad value, no such job.
     Invalid { reason: &'a dyn Display },
+    /// The policy said yes, and it came to nothing.
+    Failed { reason: &'a dyn Display },
 }
 
 /// Where lines go; not set: among the log.
@@ -112,6 +114,11 @@ pub(crate) fn close() {
     }
 }
 
+/// How many lines the audit log did not take, which are in the log instead.
+pub(crate) fn lines_not_taken() -> u64 {
+    writer::lines_not_taken()
+}
+
 fn emit(event: &Event) {
     match WRITER.get() {
         Some(writer) => writer.put(Item { json: event.to_json(), fields: event.fields(), told: None }),
@@ -137,6 +144,7 @@ pub(crate) fn decision(peer: &Peer, asked: &Asked, decision: &Decision<'_>) {
         Decision::Allowed { rule } => ("allowed", Some(*rule), None),
         Decision::Denied { rule, reason } => ("denied", Some(*rule), Some(reason.to_string())),
         Decision::Invalid { reason } => ("invalid", None, Some(reason.to_string())),
+        Decision::Failed { reason } => ("failed", None, Some(reason.to_string())),
     };
     let cut = |text: &str| shorten(text, MAX_TEXT_BYTES).into_owned();
     let text = |text: &Option<String>| text.as_deref().map(cut);
@@ -177,7 +185,7 @@ pub(crate) fn certificate_issued(peer: &Peer, rule: &str, renewed: &Renewed) {
         action: "renew",
         new_serial: renewed.serial.clone(),
         new_fingerprint: renewed.fingerprint_sha256.clone(),
-        new_not_after: renewed.not_after.clone(),
+        new_not_after: line::rfc3339(renewed.not_after_unix_usec),
     })));
 }
 

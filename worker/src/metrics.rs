@@ -11,7 +11,8 @@
 //!
 //! Counters count from the start of this process; what is read when asked is true at once after a restart. Nobody's
 //! name is a label, nor is anything that a client may choose, so the number of series is bounded: but for those of
-//! running jobs, which are told only with `--metrics-per-job`.
+//! running jobs, which are told only with `--metrics-per-job`, with ids and names that clients chose, to whoever is on this
+//! host.
 
 pub mod certificates;
 pub mod collect;
@@ -31,8 +32,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::certificates::Certificates;
 use self::jobs::Jobs;
-pub use self::labels::Following;
-use self::labels::{Call, Denied, Ended, Followers, Refused, Start};
+use self::labels::{Call, Denied, Ended, Followers, Refused, Start, What};
+pub use self::labels::{Following, Reloaded};
 use crate::job::census::{JobEnd, Listener, OutcomeKind};
 use crate::job::state::Finished;
 use crate::policy::action::Verb;
@@ -63,6 +64,7 @@ pub struct Metrics {
     streams: Counter,
     streamed_bytes: Counter,
     gap_bytes: Counter,
+    reload_failed: Family<What, Gauge>,
     ended: Family<Ended, Counter>,
     ended_output_bytes: Counter,
     ended_output_lost_bytes: Counter,
@@ -81,6 +83,7 @@ impl Default for Metrics {
             streams: Counter::default(),
             streamed_bytes: Counter::default(),
             gap_bytes: Counter::default(),
+            reload_failed: Family::default(),
             ended: Family::default(),
             ended_output_bytes: Counter::default(),
             ended_output_lost_bytes: Counter::default(),
@@ -112,7 +115,8 @@ impl Metrics {
         let help = "From a start's permit until the command is executed, or is known not to be";
         ours.register_with_unit("start_duration", help, Unit::Seconds, self.start_seconds.clone());
         ours.register("connections", "Verified connections", self.connections.clone());
-        let help = "Connections that were refused before any call: failed handshakes, caps";
+        let help =
+            "Connections that were refused: failed handshakes, caps; or closed, as their certificate ended";
         ours.register("refused_connections", help, self.refused.clone());
         ours.register("followers", "Calls that last: streams and waits", self.followers.clone());
         ours.register("streams", "Streams that were begun", self.streams.clone());
@@ -125,6 +129,9 @@ impl Metrics {
         ours.register_with_unit("ended_output", help, Unit::Bytes, self.ended_output_bytes.clone());
         let help = "Output of jobs that ended while this process ran that could not be stored, in bytes";
         ours.register_with_unit("ended_output_lost", help, Unit::Bytes, self.ended_output_lost_bytes.clone());
+        let help = "1 where the files can't be used as they are now, and those read before are in force";
+        ours.register("reload_failed", help, self.reload_failed.clone());
+        ours.register_collector(Box::new(collect::Audit));
         ours.register_collector(Box::new(jobs));
         ours.register_collector(Box::new(certificates));
         self.begin_at_zero();
@@ -136,12 +143,20 @@ impl Metrics {
         for kind in OutcomeKind::ALL {
             drop(self.ended.get_or_create(&Ended { outcome: kind.as_str() }));
         }
+        for what in [Reloaded::Certificates, Reloaded::Policy] {
+            drop(self.reload_failed.get_or_create(&What { what }));
+        }
         for result in [STARTED, FAILED] {
             drop(self.starts.get_or_create(&Start { result }));
         }
         for following in [Following::Stream, Following::Wait] {
             drop(self.followers.get_or_create(&Followers { following }));
         }
+    }
+
+    /// Files were read again, or could not be.
+    pub(crate) fn reloaded(&self, what: Reloaded, is_good: bool) {
+        self.reload_failed.get_or_create(&What { what }).set(i64::from(!is_good));
     }
 
     /// A call was answered; none: it was for none of our actions. What a stream ends with is not known by then.

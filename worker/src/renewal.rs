@@ -41,8 +41,6 @@ pub(crate) struct Renewed {
     pub(crate) chain_pem: String,
     /// Its last second.
     pub(crate) not_after_unix_usec: u64,
-    /// The same, for people.
-    pub(crate) not_after: String,
     /// Lower-case hex without leading zeros, as identities have it.
     pub(crate) serial: String,
     /// Its SHA-256, lower-case hex.
@@ -63,6 +61,8 @@ pub(crate) enum RenewalError {
     NoUsableRole(RoleProblem),
     #[error("{name} has asked for {MAX_PER_MINUTE} certificates within a minute; later, please")]
     TooMany { name: String },
+    #[error("a certificate from here would end on {then}, and yours lasts until {now}: nothing is gained")]
+    NoLater { now: String, then: String },
     #[error("can't issue the certificate")]
     Issue(#[source] jobworker_certs::Error),
     #[error("the thread that was to issue the certificate is gone")]
@@ -108,6 +108,11 @@ fn issue(
         Err(RoleProblem::Missing) => None,
         Err(problem) => return Err(RenewalError::NoUsableRole(*problem)),
     };
+    let then = authority.end_of(days).map_err(RenewalError::Issue)?;
+    if then.unix_timestamp() < identity.not_after_unix_sec {
+        let now = identity.not_after();
+        return Err(RenewalError::NoLater { now, then: utc_text(then) });
+    }
     let renewal = jobworker_certs::Renewal {
         common_name: Some(identity.common_name.as_str()).filter(|name| !name.is_empty()),
         uris: &identity.uris,
@@ -122,7 +127,6 @@ fn issue(
     Ok(Renewed {
         chain_pem: certificate_pem + authority.intermediates_pem(),
         not_after_unix_usec: u64::try_from(usec).unwrap_or_default(),
-        not_after: utc_text(not_after),
         serial: serial.digits(),
         fingerprint_sha256,
     })

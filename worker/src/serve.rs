@@ -82,11 +82,11 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
-    let tls = tls::live::load(&config.tls)?;
-    let renewal = config.renewal.as_ref().map(|settings| Renewal::load(settings, &config.tls)).transpose()?;
-    let policies = live::load(config.policy.as_deref())?;
-    let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let metrics = Metrics::default();
+    let tls = tls::live::load(&config.tls, metrics.clone())?;
+    let renewal = config.renewal.as_ref().map(|settings| Renewal::load(settings, &config.tls)).transpose()?;
+    let policies = live::load(config.policy.as_deref(), metrics.clone())?;
+    let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
     let metrics_listener = match config.metrics_listen {

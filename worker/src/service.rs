@@ -119,10 +119,10 @@ impl JobWorker for Service {
         let asking = self.ask(&peer, asked_to_start(&id, &spec))?;
         let parse = async { Ok(action::Start { id: request::id(&id)?, request: request::job(spec, caps)? }) };
         let permit = asking.authorize(parse).await?;
-        let permitted = Instant::now();
+        let (id, permitted) = (permit.action().id, Instant::now());
         let started = self.engine.start(permit).await;
         self.metrics.start(started.is_ok(), permitted.elapsed());
-        let view = started.inspect_err(|error| asking.audit_start(error))?;
+        let view = started.inspect_err(|error| asking.failed(id, error))?;
         Ok(Response::new(v1::StartResponse { job: Some(reply::job(view, &asking.claim())) }))
     }
 
@@ -138,7 +138,9 @@ impl JobWorker for Service {
             Ok(action::Stop { job: asking.resolve(&job).await?, signal, grace })
         };
         let permit = asking.authorize(parse).await?;
-        let Stopped { view, already_ended } = self.engine.stop(permit).await?;
+        let id = permit.action().job;
+        let stopped = self.engine.stop(permit).await.inspect_err(|error| asking.failed(id, error));
+        let Stopped { view, already_ended } = stopped?;
         let job = Some(reply::job(view, &asking.claim()));
         Ok(Response::new(v1::StopResponse { job, already_ended }))
     }
@@ -190,7 +192,8 @@ impl JobWorker for Service {
             Ok(action::Signal { job: asking.resolve(&job).await?, signal, all })
         };
         let permit = asking.authorize(parse).await?;
-        let view = self.engine.signal(permit).await?;
+        let id = permit.action().job;
+        let view = self.engine.signal(permit).await.inspect_err(|error| asking.failed(id, error))?;
         Ok(Response::new(v1::SignalResponse { job: Some(reply::job(view, &asking.claim())) }))
     }
 
@@ -199,7 +202,8 @@ impl JobWorker for Service {
         let asking = self.ask(&peer, asked_about(&job))?;
         let parse = async { Ok(action::Remove { job: asking.resolve(&job).await? }) };
         let permit = asking.authorize(parse).await?;
-        let removed = self.engine.remove(permit).await?;
+        let id = permit.action().job;
+        let removed = self.engine.remove(permit).await.inspect_err(|error| asking.failed(id, error))?;
         Ok(Response::new(v1::RemoveResponse { job: Some(reply::removed(removed, &asking.claim())) }))
     }
 
@@ -210,6 +214,7 @@ impl JobWorker for Service {
         let permit = asking.authorize(parse).await?;
         let rule = permit.rule().clone();
         let renewed = self.renewal()?.issue(permit).await?;
+        asking.still_valid()?;
         audit::certificate_issued(&peer, rule.as_str(), &renewed);
         let Renewed { chain_pem, not_after_unix_usec, .. } = renewed;
         Ok(Response::new(v1::RenewResponse { chain_pem, not_after_unix_usec }))
@@ -258,22 +263,25 @@ fn asked_to_start(id: &str, spec: &v1::JobSpec) -> Asked {
     Asked {
         job: given(id),
         argv: Some(audit::argv(words)),
-        limits: spec.limits.as_ref().and_then(limits_text),
+        limits: limits_text(spec),
         user: given(&spec.user),
         ..Asked::default()
     }
 }
 
-fn limits_text(limits: &v1::Limits) -> Option<String> {
+fn limits_text(spec: &v1::JobSpec) -> Option<String> {
+    let limits = spec.limits.clone().unwrap_or_default();
     let single = [
-        ("cpu", &limits.cpu),
-        ("cpu_weight", &limits.cpu_weight),
-        ("memory", &limits.memory),
-        ("memory_high", &limits.memory_high),
-        ("swap", &limits.swap),
-        ("pids", &limits.pids),
+        ("cpu", limits.cpu),
+        ("cpu_weight", limits.cpu_weight),
+        ("memory", limits.memory),
+        ("memory_high", limits.memory_high),
+        ("swap", limits.swap),
+        ("pids", limits.pids),
+        ("timeout", spec.timeout_msec.map(|msec| format!("{msec}ms")).unwrap_or_default()),
+        ("output", spec.output_limit.clone()),
     ];
-    let io = limits.io.iter().map(|io| ("io", io));
+    let io = limits.io.into_iter().map(|io| ("io", io));
     let given = single.into_iter().chain(io).filter(|(_, text)| !text.is_empty());
     let texts: Vec<_> = given.map(|(name, text)| format!("{name}={text}")).collect();
     (!texts.is_empty()).then(|| texts.join(" "))

@@ -32,7 +32,7 @@ pub use self::connection::{Connection, Peer};
 pub use self::cut::CutOff;
 pub use self::expiry::{Expiry, What};
 pub use self::set::server_config;
-pub(crate) use self::set::{certificates, client_verifier, revocation_lists};
+pub(crate) use self::set::{certificates, client_verifier, revocation_lists, warnings};
 
 /// The files, all PEM.
 #[derive(Clone, Debug)]

@@ -115,7 +115,7 @@ async fn a_renewed_certificate_is_the_same_client_with_another_key() {
     );
     assert_eq!(issued["new_serial"], after.serial.digits());
     assert_eq!(issued["new_fingerprint"], after.fingerprint_sha256);
-    assert!(issued["new_not_after"].as_str().is_some_and(|end| end.ends_with(" UTC")), "{issued}");
+    assert!(issued["new_not_after"].as_str().is_some_and(|end| end.ends_with(".000000Z")), "{issued}");
 
     // What the audit log names can be revoked.
     let serial = issued["new_serial"].as_str().expect("a serial").parse().expect("a serial");
@@ -357,7 +357,8 @@ fn another_authority_renews_until_its_own_end() {
     // It would end with its CA, before the one there is.
     let before = fs::read(pki.identity("bob").cert).expect("a certificate");
     let answer = jobctl_as(&worker, "bob", &["cert", "renew"]).with_code(1);
-    answer.saying(&["bob.pem is kept as it was", "the worker's certificate would end on"]);
+    answer.saying(&["a certificate from here would end on", "yours lasts until"]);
+    assert_eq!(worker.certificates_issued(), Vec::<serde_json::Value>::new());
     assert_eq!(fs::read(pki.identity("bob").cert).expect("a certificate"), before);
     let short = pki.odd_client("dora", |params| {
         params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(1);
@@ -475,4 +476,12 @@ fn a_key_that_others_can_get_at_or_that_does_not_fit_keeps_the_worker_from_start
     attempt(leaf, leafs_key).wait_for_stderr("not a CA's certificate");
     attempt(&ca, leafs_key).wait_for_stderr("alice-key.pem is not this certificate's private key");
     attempt("/no/such.pem", &key).wait_for_stderr("/no/such.pem");
+}
+
+#[test]
+fn what_would_end_no_later_is_not_issued() {
+    let worker = Worker::builder().args(&["--renew-days=5"]).renewing().start();
+    let words = ["nothing is gained", "yours lasts until"];
+    jobctl_as(&worker, "bob", &["cert", "renew"]).with_code(1).saying(&words);
+    assert_eq!(worker.certificates_issued(), Vec::<serde_json::Value>::new());
 }

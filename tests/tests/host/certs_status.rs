@@ -85,6 +85,13 @@ fn what_is_revoked_or_expired_or_not_its_keys_is_told_by_the_exit_code() {
     let answer = status(&[text(&alice.cert), text(&server.key)]).with_code(1);
     assert_eq!(line(&answer, "/alice.pem")[5], "DOES NOT MATCH");
 
+    let broken = pki.dir().join("broken.crl");
+    replace(&broken, "garbage");
+    status(&[text(&broken)])
+        .with_code(1)
+        .saying(&["broken.crl holds neither a certificate nor a revocation list"]);
+    std::fs::remove_file(broken).expect("it is there");
+
     let over = pki.odd_client("over", |params| {
         params.not_before = OffsetDateTime::now_utc() - Duration::days(9);
         params.not_after = OffsetDateTime::now_utc() - Duration::hours(30);

@@ -230,6 +230,11 @@ fn certificates_that_do_not_fit_are_told_apart() {
         .env("JOBWORKER_KEY", other.key)
         .expect("FAIL", &["alice.pem", "certs server"]);
 
+    let other = Pki::new();
+    Patient::new()
+        .env("JOBWORKER_CRL", other.crl())
+        .expect("FAIL", &["has no list in --crl", "--crl FILE for each CA"]);
+
     let for_clients = Patient::new()
         .with_certificate(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
     for_clients.expect("FAIL", &["odd-server.pem", "clients refuse it", "--host build7.example.org --force"]);

@@ -1,16 +1,18 @@
 //! Metrics: off unless asked for, on loopback only, and each thing that happens counted where it should be.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use jobworker_tests::binaries::binary;
 use jobworker_tests::client::{everything, refusal, shell, spec, start};
 use jobworker_tests::http2::{END_HEADERS, END_STREAM, Http2, call, frame, kind};
 use jobworker_tests::metrics::{address, http, samples};
 use jobworker_tests::wait::{until, until_equal};
-use jobworker_tests::{Worker, api, census, worker};
+use jobworker_tests::{Pki, Worker, api, census, worker};
 use rustls::version::TLS13;
 
 use crate::support::{jobctl_as, start_script};
@@ -37,9 +39,9 @@ fn until_sum(address: &str, parts: &[&str], expected: u32) {
 #[test]
 fn they_are_off_unless_asked_for() {
     let listening = |worker: &Worker| {
-        let sockets = std::fs::read_to_string("/proc/net/tcp").expect("proc(5)");
-        let open = std::fs::read_dir(format!("/proc/{}/fd", worker.pid())).expect("its descriptors");
-        let open: Vec<_> = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+        let sockets = fs::read_to_string("/proc/net/tcp").expect("proc(5)");
+        let open = fs::read_dir(format!("/proc/{}/fd", worker.pid())).expect("its descriptors");
+        let open: Vec<_> = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
         let is_its =
             |inode: &str| open.iter().any(|target| target.to_str() == Some(&format!("socket:[{inode}]")));
         let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -207,4 +209,26 @@ fn the_ends_of_certificates_are_told_as_of_the_files_in_force() {
 
 fn unix_sec() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64()
+}
+
+#[test]
+fn files_that_can_not_be_used_are_told_until_they_can() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policy = folder.path().join("policy.toml");
+    let good = "[roles.admin]\nall = \"any\"\n";
+    fs::write(&policy, good).expect("written");
+    let pki = Arc::new(Pki::new());
+    let args = ["--metrics-listen=127.0.0.1:0", "--policy", policy.to_str().expect("UTF-8")];
+    let worker = Worker::builder().pki(&pki).args(&args).start();
+    let at = address(&worker);
+    let failed = |what: &str| sum(&at, &["jobworker_reload_failed", &format!("\"{what}\"")]);
+    assert_eq!((failed("policy"), failed("certificates")), (0.0, 0.0));
+    let list = fs::read_to_string(pki.crl()).expect("a list");
+    fs::write(&policy, "[roles.admin]\nall = \"everything\"\n").expect("written");
+    fs::write(pki.crl(), "garbage").expect("written");
+    until_equal("both are broken", &(1.0, 1.0), || (failed("policy"), failed("certificates")));
+    jobctl_as(&worker, "alice", &["list"]).with_code(0);
+    fs::write(&policy, good).expect("written");
+    fs::write(pki.crl(), list).expect("written");
+    until_equal("both are good", &(0.0, 0.0), || (failed("policy"), failed("certificates")));
 }

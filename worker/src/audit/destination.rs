@@ -1,6 +1,5 @@
 //! Where the audit log goes: `--audit-log FILE|stdout|journald|log`.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -42,15 +41,24 @@ pub struct Unusable {
     reason: io::Error,
 }
 
-impl FromStr for Destination {
-    type Err = Infallible;
+/// None of them.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is neither log, stdout nor journald, nor a file's path with a slash, like /var/log/jobworker/audit.log"
+)]
+pub struct NoDestination(String);
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+impl FromStr for Destination {
+    type Err = NoDestination;
+
+    fn from_str(text: &str) -> Result<Self, NoDestination> {
         Ok(match text {
             "log" => Self::Log,
             "stdout" => Self::Stdout,
             "journald" => Self::Journald,
-            path => Self::File(path.into()),
+            // A misspelt word must not become a file's name.
+            path if path.contains('/') => Self::File(path.into()),
+            other => return Err(NoDestination(other.to_owned())),
         })
     }
 }
@@ -127,6 +135,21 @@ impl Output {
         match self {
             Self::File(file) => file.sync(),
             Self::Stdout(_) | Self::Journald(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_word_is_no_file() {
+        assert_eq!("journald".parse(), Ok(Destination::Journald));
+        assert_eq!("./audit.log".parse(), Ok(Destination::File("./audit.log".into())));
+        for text in ["", "syslog", "journal", "audit.log", "Stdout"] {
+            let error = text.parse::<Destination>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{text:?} is neither log, stdout nor journald")), "{error}");
         }
     }
 }

@@ -29,6 +29,9 @@ const ENDS_TOLD: &str = "ends-told";
 /// Held by the worker that keeps the file.
 const LOCK: &str = "lock";
 
+/// At least so long is the file before it is written anew while the worker runs, in bytes: some 80,000 ends.
+const REWRITE_AT_BYTES: u64 = 4 << 20;
+
 const BOOT: &str = "boot ";
 const SYNCED: &str = "synced";
 
@@ -48,7 +51,11 @@ pub(super) struct Book {
 
 #[derive(Debug)]
 struct Open {
+    path: PathBuf,
     file: File,
+    /// Its length when it is written anew without what is gone, in bytes.
+    rewrite_at_bytes: u64,
+    jobs: JobsDir,
     /// Whether a complaint was made.
     complained: bool,
     _lock: File,
@@ -117,7 +124,8 @@ impl Ends {
             text += &format!("{BOOT}{boot}\n");
         }
         let file = replace(&path, &text)?;
-        *self.book.open() = Some(Open { file, complained: false, _lock: lock });
+        let (jobs, rewrite_at_bytes) = (self.jobs.clone(), rewrite_at(&text));
+        *self.book.open() = Some(Open { path, file, rewrite_at_bytes, jobs, complained: false, _lock: lock });
         self.past = past;
         Ok(())
     }
@@ -156,17 +164,56 @@ impl Book {
     }
 
     fn append(&self, line: &str) {
-        if let Some(open) = &mut *self.open()
-            && let Err(error) = open.file.write_all(line.as_bytes())
+        let mut open = self.open();
+        let Some(open) = &mut *open else { return };
+        if let Err(error) = open.file.write_all(line.as_bytes())
             && !std::mem::replace(&mut open.complained, true)
         {
             tracing::error!(%error, "can't note which ends of jobs were told: after a restart they are told again");
+        }
+        if open.file.metadata().is_ok_and(|metadata| metadata.len() > open.rewrite_at_bytes)
+            && let Err(error) = open.forget_the_gone()
+        {
+            open.rewrite_at_bytes *= 2;
+            tracing::warn!(%error, "the file of the ends that were told can't be shortened yet");
         }
     }
 
     fn open(&self) -> MutexGuard<'_, Option<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Open {
+    /// Writes the file anew, without jobs that are not there any more.
+    fn forget_the_gone(&mut self) -> io::Result<()> {
+        let there: HashSet<_> = self.jobs.ids().map_err(io::Error::other)?.into_iter().collect();
+        let text = without_gone(&fs::read_to_string(&self.path)?, &there);
+        self.file = replace(&self.path, &text)?;
+        self.rewrite_at_bytes = rewrite_at(&text);
+        Ok(())
+    }
+}
+
+fn rewrite_at(text: &str) -> u64 {
+    REWRITE_AT_BYTES.max(2 * text.len() as u64)
+}
+
+/// The lines of jobs that are there, and between them what says how sure they are.
+fn without_gone(text: &str, there: &HashSet<JobId>) -> String {
+    let is_there = |job: &str| job.parse().is_ok_and(|job| there.contains(&job));
+    let mut kept: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        let is_kept = match line.split_once(' ') {
+            _ if line.starts_with(BOOT) => true,
+            Some((job, _)) => is_there(job),
+            None => line == SYNCED && kept.last() != Some(&SYNCED),
+        };
+        if is_kept {
+            kept.push(line);
+        }
+    }
+    kept.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// What a file tells to be told. A line that is none of ours is passed over: a part of one, after a full disk.
@@ -228,6 +275,19 @@ mod tests {
         assert_eq!(told_in("J 1\nboot then\nJ 2\nsynced\nJ 3\n"), [1, 2]);
         assert_eq!(told_in("boot then\nJ 1\nboot now\nJ 2\n"), [2]);
         assert_eq!(told_in("boot now\nJ 1\nsynced\nJ 2\n"), [1, 2]);
+    }
+
+    #[test]
+    fn only_jobs_that_are_there_are_kept_and_how_sure_they_are() {
+        let (here, gone) = (JobId::random(), JobId::random());
+        let text = |text: &str| text.replace('H', &here.to_string()).replace('G', &gone.to_string());
+        let there = HashSet::from([here]);
+        let kept = |before: &str| without_gone(&text(before), &there);
+        assert_eq!(
+            kept("G 1\nH 2\nsynced\nboot b\nG 3\nsynced\nsynced\nH 4\n"),
+            text("H 2\nsynced\nboot b\nsynced\nH 4\n")
+        );
+        assert_eq!(kept("G 1\nG 2\nsyn\n"), "");
     }
 
     #[test]

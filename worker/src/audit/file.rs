@@ -69,8 +69,13 @@ impl LogFile {
             Ok(there) => is.is_some_and(|is| is != (there.dev(), there.ino())),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        if in_any_case || has_moved() {
-            self.open = None;
+        if (in_any_case || has_moved())
+            && let Some(open) = self.open.take()
+        {
+            // What it has counts as told once its successor is synced.
+            if let Err(error) = open.file.sync_data() {
+                tracing::warn!(%error, "the audit log's old file may not survive a loss of power");
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -251,8 +252,16 @@ impl Task {
     }
 }
 
+/// How many lines went to the log instead.
+static NOT_TAKEN: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn lines_not_taken() -> u64 {
+    NOT_TAKEN.load(Ordering::Relaxed)
+}
+
 /// The line as it is: JSON in one field, so that it can be told apart and put back.
 fn log_instead(item: &Item) {
+    NOT_TAKEN.fetch_add(1, Ordering::Relaxed);
     let line = item.json.trim_end_matches('\n');
     tracing::info!(target: TARGET, line, "a line that the audit log did not take");
 }
@@ -261,7 +270,7 @@ fn log_instead(item: &Item) {
 mod tests {
     use std::fs::File;
     use std::io::{BufRead, BufReader};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use nix::unistd::pipe;
     use tracing::field::{Field, Visit};

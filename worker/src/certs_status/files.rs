@@ -143,7 +143,7 @@ impl Found {
             lists.push(read);
         }
         if certificates.is_empty() && lists.is_empty() && !is_key(path) {
-            eprintln!("note: {shown} holds neither a certificate nor a revocation list (PEM)");
+            bail!("{shown} holds neither a certificate nor a revocation list (PEM)");
         }
         Ok(Self { path: path.to_owned(), certificates, lists })
     }

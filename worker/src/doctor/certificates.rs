@@ -47,10 +47,15 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     }
     findings.extend(files.crl.iter().map(|path| list(path, files, now, cas.is_ok())));
     // What none of the above looks at keeps a worker from starting all the same.
-    if findings.iter().all(|finding| finding.level != Level::Fail)
-        && let Err(error) = tls::server_config(files)
-    {
-        findings.push(Finding::fail("TLS", error.to_string(), "mend or replace that file"));
+    if findings.iter().all(|finding| finding.level != Level::Fail) {
+        match tls::warnings(files) {
+            Ok(warnings) => {
+                let remedy = "--crl FILE for each CA (jobworker certs init and revoke make them: crl.pem)";
+                let locked_out = |warning| Finding::fail("revocation list", warning, remedy);
+                findings.extend(warnings.into_iter().map(locked_out));
+            }
+            Err(error) => findings.push(Finding::fail("TLS", error.to_string(), "mend or replace that file")),
+        }
     }
     findings
 }

@@ -12,24 +12,24 @@ const WORKER: &str = "jobworker";
 
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let config = &subject.config;
-    let mut findings = vec![check_one(format!("port {}", config.listen), config.listen)];
+    let mut findings = vec![check_one(format!("port {}", config.listen), "--listen", config.listen)];
     if let Some(address) = config.metrics_listen {
-        findings.push(check_one(format!("port {address} for metrics"), address.get()));
+        findings.push(check_one(format!("port {address} for metrics"), "--metrics-listen", address.get()));
     }
     findings
 }
 
-fn check_one(name: String, address: SocketAddr) -> Finding {
+fn check_one(name: String, flag: &str, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) if address.port() == 0 => Finding::ok(name, "any that is free"),
         Ok(_) => Finding::ok(name, "free"),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => in_use(name, Holder::of(address)),
-        Err(error) => Finding::fail(name, format!("can't listen: {error}"), remedy(&error, address)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => in_use(name, flag, Holder::of(address)),
+        Err(error) => Finding::fail(name, format!("can't listen: {error}"), remedy(&error, flag, address)),
     }
 }
 
-fn in_use(name: String, holder: Option<Holder>) -> Finding {
-    let remedy = |stop: String| format!("{stop}, or --listen with another port");
+fn in_use(name: String, flag: &str, holder: Option<Holder>) -> Finding {
+    let remedy = |stop: String| format!("{stop}, or {flag} with another port");
     match holder {
         Some(Holder { process: Some((pid, comm)), .. }) if comm == WORKER => {
             Finding::ok(name, format!("a jobworker serves it (pid {pid})"))
@@ -56,11 +56,12 @@ fn in_use(name: String, holder: Option<Holder>) -> Finding {
     }
 }
 
-fn remedy(error: &io::Error, address: SocketAddr) -> String {
+fn remedy(error: &io::Error, flag: &str, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "--listen with a port from 1024, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the worker's unit"
-                .to_owned()
+            format!(
+                "{flag} with a port from 1024, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the worker's unit"
+            )
         }
         io::ErrorKind::AddrNotAvailable => {
             format!(
@@ -68,7 +69,7 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
                 address.ip()
             )
         }
-        _ => "--listen with another address".to_owned(),
+        _ => format!("{flag} with another address"),
     }
 }
 
@@ -79,7 +80,11 @@ mod tests {
 
     fn held_by(comm: &str) -> Finding {
         let process = Some((7, comm.to_owned()));
-        in_use("port".to_owned(), Some(Holder { user: "root".to_owned(), process, is_our_user: true }))
+        in_use(
+            "port".to_owned(),
+            "--listen",
+            Some(Holder { user: "root".to_owned(), process, is_our_user: true }),
+        )
     }
 
     #[test]
@@ -90,18 +95,18 @@ mod tests {
             "FAIL  port: in use by nginx (pid 7, user root); do: stop nginx, or --listen with another port"
         );
         let unseen = |is_our_user| Holder { user: "www".to_owned(), process: None, is_our_user };
-        let finding = in_use("port".to_owned(), Some(unseen(false)));
+        let finding = in_use("port".to_owned(), "--listen", Some(unseen(false)));
         assert!(finding.level == Level::Fail && finding.text.contains("www"), "{finding}");
-        assert_eq!(in_use("port".to_owned(), Some(unseen(true))).level, Level::Warn);
-        assert_eq!(in_use("port".to_owned(), None).level, Level::Fail);
+        assert_eq!(in_use("port".to_owned(), "--listen", Some(unseen(true))).level, Level::Warn);
+        assert_eq!(in_use("port".to_owned(), "--listen", None).level, Level::Fail);
     }
 
     #[test]
     fn an_address_of_another_host_is_told_from_a_port_that_needs_a_right() {
         let address = "192.0.2.1:50051".parse().unwrap();
         let error = TcpListener::bind(address).unwrap_err();
-        assert!(remedy(&error, address).contains("no address 192.0.2.1"), "{error}");
+        assert!(remedy(&error, "--listen", address).contains("no address 192.0.2.1"), "{error}");
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        assert!(remedy(&denied, address).contains("CAP_NET_BIND_SERVICE"));
+        assert!(remedy(&denied, "--listen", address).contains("CAP_NET_BIND_SERVICE"));
     }
 }

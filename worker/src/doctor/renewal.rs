@@ -9,7 +9,7 @@ use crate::renewal::Renewal;
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let Some(settings) = &subject.config.renewal else { return Vec::new() };
     let name = settings.ca.display().to_string();
-    let another = "jobworker certs init --dir DIR --name \"renewal CA\", and its ca.pem and ca-key.pem here";
+    let mend = "mend that; or another: jobworker certs init --dir DIR --name \"renewal CA\"";
     vec![match Renewal::check(settings, &subject.config.tls) {
         Ok((_, None)) => Finding::ok(name, format!("renews certificates, for {} days each", settings.days)),
         Ok((_, Some(reason))) => Finding::warn(
@@ -20,7 +20,7 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
         Err(error) => {
             let causes = std::iter::successors(error.source(), |error| (*error).source());
             let words = causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"));
-            Finding::fail(name, words, another)
+            Finding::fail(name, words, mend)
         }
     }]
 }

@@ -11,6 +11,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::audit;
+
 /// This process, under the names that Prometheus gives to what all programs have:
 /// <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
 #[derive(Debug)]
@@ -49,6 +51,18 @@ impl Collector for Process {
             one(&mut encoder, "process_open_fds", "Open file descriptors", &ConstGauge::new(open))?;
         }
         Ok(())
+    }
+}
+
+/// What the audit log could not take.
+#[derive(Debug)]
+pub struct Audit;
+
+impl Collector for Audit {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let lines = ConstCounter::new(audit::lines_not_taken());
+        let help = "Lines that --audit-log did not take, and that are in the log instead";
+        one(&mut encoder, "audit_lines_not_taken", help, &lines)
     }
 }
 

@@ -35,6 +35,33 @@ pub(super) struct Ended {
     pub(super) outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct What {
+    pub(super) what: Reloaded,
+}
+
+/// What is read again while the worker runs.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+pub enum Reloaded {
+    /// Certificates, key and revocation lists.
+    Certificates,
+    /// The policy.
+    Policy,
+}
+
+impl EncodeLabelValue for Reloaded {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Certificates => "certificates",
+            Self::Policy => "policy",
+        };
+        text.encode(encoder)
+    }
+}
+
 /// What a call that lasts waits for.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub enum Following {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{Policy, PolicyError, text_of};
 use crate::job::engine::blocking;
+use crate::metrics::{Metrics, Reloaded};
 use crate::watched::{SETTLE, Watched};
 
 /// The policy in force, for those who decide by it. Clones are the same one, and each is told of the next.
@@ -45,7 +46,7 @@ impl InForce {
 ///
 /// # Errors
 /// When the file can't be read or is not right; or its folder or SIGHUP can't be listened for.
-pub fn load(path: Option<&Path>) -> anyhow::Result<InForce> {
+pub fn load(path: Option<&Path>, metrics: Metrics) -> anyhow::Result<InForce> {
     let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let Some(path) = path else {
         tokio::spawn(async move {
@@ -62,7 +63,7 @@ pub fn load(path: Option<&Path>) -> anyhow::Result<InForce> {
     tracing::info!(policy = %path.display(), "policy read");
     warn_of(&policy, path);
     let (sender, receiver) = watch::channel(Arc::new(policy));
-    let keeper = Keeper { path: path.to_owned(), sender, text, complaint: None };
+    let keeper = Keeper { path: path.to_owned(), sender, text, complaint: None, metrics };
     tokio::spawn(keep(keeper, watched, hangups));
     Ok(InForce(receiver))
 }
@@ -80,6 +81,7 @@ struct Keeper {
     text: String,
     /// What was wrong with it then.
     complaint: Option<String>,
+    metrics: Metrics,
 }
 
 async fn keep(mut keeper: Keeper, watched: Watched, mut hangups: Signal) {
@@ -106,6 +108,7 @@ impl Keeper {
                     let policy = Arc::new(policy);
                     self.sender.send_replace(Arc::clone(&policy));
                     (self.text, self.complaint) = (text, None);
+                    self.metrics.reloaded(Reloaded::Policy, true);
                     // Not before it is true.
                     tracing::info!(policy = %self.path.display(), "policy read again; it is in force now");
                     warn_of(&policy, &self.path);
@@ -123,6 +126,7 @@ impl Keeper {
         if asked || self.complaint.as_ref() != Some(&complaint) {
             tracing::error!("{complaint}; the policy that was read before stays in force");
         }
+        self.metrics.reloaded(Reloaded::Policy, false);
         self.complaint = Some(complaint);
     }
 }

@@ -117,13 +117,22 @@ impl<A: Action> Asking<'_, A> {
         Ok(self.policy.decide(&self.peer.identity, action, whose.as_ref())?)
     }
 
-    /// Writes the line of a start that was allowed, and is one job too many.
-    pub(super) fn audit_start(&self, error: &EngineError) {
-        if let EngineError::TooManyRunning { rule, .. } = error {
-            let decision = Decision::Denied { rule: rule.as_str(), reason: error };
-            self.metrics.denied(Some(A::VERB), "running");
-            audit::decision(self.peer, &self.asked, &decision);
-        }
+    /// Writes the line of what was allowed and came to nothing; a start may be one job too many.
+    pub(super) fn failed(&self, job: JobId, error: &EngineError) {
+        let decision = match error {
+            EngineError::TooManyRunning { rule, .. } => {
+                self.metrics.denied(Some(A::VERB), "running");
+                Decision::Denied { rule: rule.as_str(), reason: error }
+            }
+            error => Decision::Failed { reason: error },
+        };
+        let asked = Asked { job: Some(job.to_string()), ..self.asked.clone() };
+        audit::decision(self.peer, &asked, &decision);
+    }
+
+    /// That the client's certificate is still good, after what took a while.
+    pub(super) fn still_valid(&self) -> Result<(), CallError> {
+        Ok(still_valid(self.peer, &self.asked)?)
     }
 
     /// The right to go on with this about a job, from the policy that was asked on.

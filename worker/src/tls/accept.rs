@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::{Connection, Peer, Places};
 use super::live::InForce;
-use super::presented::with_refused;
+use super::presented::{Presented, with_refused};
 use super::refusal::Refusal;
 use crate::audit::{self, Caller};
 use crate::identity::ClientIdentity;
@@ -198,8 +198,13 @@ impl Guard {
             (done, refused) = handshake => match done {
                 Ok(Ok(stream)) => stream,
                 Ok(Err((error, tcp))) => {
-                    let claims = refused.and_then(|leaf| ClientIdentity::from_der(&leaf, role_oid).ok());
-                    return Err((Refusal::Handshake { error, claims: claims.map(Box::new) }, Some(tcp)));
+                    let identity = |leaf| ClientIdentity::from_der(leaf, role_oid).ok().map(Box::new);
+                    let claims = refused.as_ref().and_then(|refused| identity(&refused.leaf));
+                    let refusal = match refused {
+                        Some(Presented { is_anothers: true, .. }) => Refusal::WithoutKey { claims },
+                        _ => Refusal::Handshake { error, claims },
+                    };
+                    return Err((refusal, Some(tcp)));
                 }
                 Err(_) => return Err((Refusal::TimedOut(handshake_timeout), None)),
             },

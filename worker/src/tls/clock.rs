@@ -56,8 +56,9 @@ impl Clock {
         let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
         let timer = &self.0.get_ref().0;
         match timer.set(Expiration::OneShot(TimeSpec::from_duration(since)), flags) {
-            // Set all the same, and the clock was set meanwhile, too.
-            Ok(()) | Err(Errno::ECANCELED) => {}
+            Ok(()) => {}
+            // The clock was set meanwhile: that is a reason to look.
+            Err(Errno::ECANCELED) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
         loop {

@@ -23,6 +23,7 @@ use super::clock::{Clock, unix_sec};
 use super::expiry::{Expiry, Urgency, What};
 use super::set::Set;
 use crate::job::engine::blocking;
+use crate::metrics::{Metrics, Reloaded};
 use crate::watched::{SETTLE, Watched};
 
 /// How long files may fail to fit together until that is told as an error.
@@ -72,7 +73,7 @@ impl Handshake {
 ///
 /// # Errors
 /// When a file can't be used; or the files' folders, SIGHUP or the clock can't be listened for.
-pub fn load(files: &Files) -> anyhow::Result<InForce> {
+pub fn load(files: &Files, metrics: Metrics) -> anyhow::Result<InForce> {
     let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let clock = Clock::new().context("can't have a timer for the ends of certificates")?;
     // Watched before they are read: what comes in between is not missed.
@@ -81,7 +82,7 @@ pub fn load(files: &Files) -> anyhow::Result<InForce> {
     let set = Arc::new(Set::read(files)?);
     let chains = Chains::new(Arc::clone(&set));
     let in_force = InForce(Arc::clone(&chains));
-    let mut keeper = Keeper::new(files.clone(), chains, set);
+    let mut keeper = Keeper::new(files.clone(), chains, set, metrics);
     keeper.tell_of_set();
     tokio::spawn(async move {
         loop {
@@ -115,6 +116,7 @@ struct Keeper {
     files: Files,
     chains: Arc<Chains>,
     set: Arc<Set>,
+    metrics: Metrics,
     reading: Reading,
     /// How urgent the ends of the set were when the log was told of them last; in its order.
     told: Vec<Urgency>,
@@ -134,9 +136,9 @@ struct Reading {
 }
 
 impl Keeper {
-    fn new(files: Files, chains: Arc<Chains>, set: Arc<Set>) -> Self {
+    fn new(files: Files, chains: Arc<Chains>, set: Arc<Set>, metrics: Metrics) -> Self {
         let looked_at = unix_sec(SystemTime::now());
-        Self { files, chains, set, reading: Reading::default(), told: Vec::new(), looked_at }
+        Self { files, chains, set, metrics, reading: Reading::default(), told: Vec::new(), looked_at }
     }
 
     async fn read_again(&mut self, is_asked: bool) {
@@ -146,6 +148,7 @@ impl Keeper {
             Ok(set) if set.digest == self.set.digest && !self.reading.is_asked => {
                 if std::mem::take(&mut self.reading).complaint.is_some() {
                     tracing::info!("the files of certificates, key and lists are as they were, and good");
+                    self.metrics.reloaded(Reloaded::Certificates, true);
                 }
             }
             Ok(set) => {
@@ -154,7 +157,11 @@ impl Keeper {
             }
             Err(error) => {
                 let complaint = error.to_string();
-                if self.reading.has_to_tell(&complaint, Instant::now()) {
+                let has_to_tell = self.reading.has_to_tell(&complaint, Instant::now());
+                if self.reading.complaint.is_some() {
+                    self.metrics.reloaded(Reloaded::Certificates, false);
+                }
+                if has_to_tell {
                     tracing::error!(
                         "{complaint}; the certificates, key and lists that were read before stay in force"
                     );
@@ -168,9 +175,10 @@ impl Keeper {
         // What comes to its end while all are verified is the clock's.
         self.looked_at = unix_sec(SystemTime::now());
         let chains = self.chains.bring_into_force(Arc::clone(&self.set));
-        // Not before it is true.
-        tracing::info!("certificates, key and lists read again; they are in force now");
         self.verify(chains).await;
+        // Not before it is true, of those who are connected, too.
+        tracing::info!("certificates, key and lists read again; they are in force now");
+        self.metrics.reloaded(Reloaded::Certificates, true);
         self.tell_of_set();
     }
 

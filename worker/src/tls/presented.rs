@@ -12,13 +12,19 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 tokio::task_local! {
-    static REFUSED: RefCell<Option<CertificateDer<'static>>>;
+    static REFUSED: RefCell<Option<Presented>>;
+}
+
+/// A certificate that a client showed.
+#[derive(Clone, Debug)]
+pub(super) struct Presented {
+    pub(super) leaf: CertificateDer<'static>,
+    /// It is good, and the client has not got its key.
+    pub(super) is_anothers: bool,
 }
 
 /// What a handshake comes to, and the certificate that it was refused for, if it was.
-pub(super) async fn with_refused<T>(
-    handshake: impl Future<Output = T>,
-) -> (T, Option<CertificateDer<'static>>) {
+pub(super) async fn with_refused<T>(handshake: impl Future<Output = T>) -> (T, Option<Presented>) {
     let noted = async {
         let done = handshake.await;
         (done, REFUSED.with(RefCell::take))
@@ -39,8 +45,7 @@ impl ClientCertVerifier for Noting {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.0.verify_client_cert(leaf, intermediates, now);
         if verified.is_err() {
-            // Outside of a handshake of ours nobody wants to know.
-            let _ = REFUSED.try_with(|refused| refused.replace(Some(leaf.clone().into_owned())));
+            note(leaf, false);
         }
         verified
     }
@@ -64,10 +69,20 @@ impl ClientCertVerifier for Noting {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, signature)
+        let verified = self.0.verify_tls13_signature(message, cert, signature);
+        if verified.is_err() {
+            note(cert, true);
+        }
+        verified
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
+}
+
+/// Outside of a handshake of ours nobody wants to know.
+fn note(leaf: &CertificateDer<'_>, is_anothers: bool) {
+    let presented = Presented { leaf: leaf.clone().into_owned(), is_anothers };
+    let _ = REFUSED.try_with(|refused| refused.replace(Some(presented)));
 }

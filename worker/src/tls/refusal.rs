@@ -19,6 +19,12 @@ pub(super) enum Refusal {
         /// Whom the client's certificate names, which is not good.
         claims: Option<Box<ClientIdentity>>,
     },
+    /// A good certificate, shown by somebody else.
+    #[error("the client has not got the private key of the certificate that it showed")]
+    WithoutKey {
+        /// Whom the certificate names.
+        claims: Option<Box<ClientIdentity>>,
+    },
     /// A good certificate that identifies nobody.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -56,7 +62,7 @@ impl Refusal {
     /// Who the client says that it is, where nobody vouches for it.
     pub(super) fn claims(&self) -> Option<&ClientIdentity> {
         match self {
-            Self::Handshake { claims, .. } => claims.as_deref(),
+            Self::Handshake { claims, .. } | Self::WithoutKey { claims } => claims.as_deref(),
             _ => None,
         }
     }
@@ -65,6 +71,7 @@ impl Refusal {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Handshake { error, .. } => handshake_label(error),
+            Self::WithoutKey { .. } => "without_key",
             Self::Identity(_) => "no_identity",
             Self::TimedOut(_) => "handshake_timeout",
             Self::Evicted(_) => "max_handshakes",

@@ -89,6 +89,11 @@ pub fn server_config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     Set::read(files).map(|set| set.config)
 }
 
+/// What will keep clients out of a worker with these files, though it takes them.
+pub(crate) fn warnings(files: &Files) -> Result<Vec<String>, TlsError> {
+    Set::read(files).map(|set| set.warnings)
+}
+
 pub(crate) fn client_verifier(
     files: &Files,
     provider: &Arc<CryptoProvider>,

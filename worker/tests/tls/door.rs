@@ -54,6 +54,9 @@ async fn nobody_gets_in_without_a_good_certificate() {
         pki.odd("usage", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
     refused(&worker, Some(&server), "UnsupportedCertificate", "lacks clientAuth").await;
     refused(&worker, Some(&pki.identity("carol")), "CertificateRevoked", "revoked").await;
+    let (alice, bob) = (pki.identity("alice"), pki.identity("bob"));
+    let thief = Identity { cert: alice.cert, key: bob.key };
+    refused(&worker, Some(&thief), "DecryptError", "has not got the private key").await;
     // And with a good one it works.
     worker.admin().await.api.list(ListRequest::default()).await.unwrap();
 }

@@ -15,7 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
-use crate::audit::{self, only_line};
+use crate::audit::{self, lines, only_line};
 use crate::pki::{Pki, role};
 use crate::worker::Worker;
 
@@ -114,7 +114,9 @@ async fn a_decision_says_who_and_what() {
     let status = client.api.start(start(spec)).await.unwrap_err();
     assert_eq!(reason(&status), "COMMAND_NOT_FOUND", "what the spawner says comes through");
     assert_eq!(worker.starts(), 1);
-    let line = only_line(client.address).await;
+    let [line, failed] = &lines(client.address)[..] else { panic!("{:#?}", lines(client.address)) };
+    assert_eq!((&failed["decision"], &failed["job"]), (&"failed".into(), &line["job"]), "{failed:#}");
+    assert_eq!(failed["reason"], "none", "what the spawner says");
     let expected = [
         ("decision", "allowed"),
         ("rule", "built-in default.toml:12: roles.admin.all = \"any\""),

@@ -22,6 +22,7 @@ use jobworker_limits::OutputLimit;
 use jobworker_proto::v1::job_worker_client::JobWorkerClient;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -84,7 +85,7 @@ impl Worker {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::default();
-        let tls = tls::live::load(&config.tls).unwrap();
+        let tls = tls::live::load(&config.tls, metrics.clone()).unwrap();
         let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let service = Service::new(engine, policies, metrics, config.service);
@@ -213,10 +214,12 @@ pub(crate) fn client_config(
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
+            // Whether the key is the certificate's is for the worker to find out.
             let chain = vec![CertificateDer::from_pem_file(&identity.cert).unwrap()];
-            builder
-                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&identity.key).unwrap())
-                .unwrap()
+            let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+            let key = builder.crypto_provider().key_provider.load_private_key(key).unwrap();
+            let certified = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+            builder.with_client_cert_resolver(Arc::new(certified))
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
