@@ -46,9 +46,19 @@ pub enum Error {
         /// The file that is in the way.
         path: PathBuf,
     },
+    /// A request or key of that name exists.
+    #[error(
+        "{} exists already: --force makes a new request with a new private key, and what is signed for the old key is of no \
+         use then",
+        path.display()
+    )]
+    RequestExists {
+        /// The file that is in the way.
+        path: PathBuf,
+    },
     /// A private key of that name exists, and belongs to another certificate.
     #[error(
-        "{} is the key of another certificate than the one to be signed: move it away, or sign under another --name",
+        "{} is the key of another certificate than the one to be signed: move it away before",
         path.display()
     )]
     OtherKey {

@@ -156,8 +156,8 @@ impl Folder {
     /// missing is made with mode 0700.
     ///
     /// # Errors
-    /// [`Error::CertificateExists`] under [`Existing::Keep`]; [`Error::Io`], [`Error::Crypto`]. On an error the files
-    /// are as they were.
+    /// [`Error::RequestExists`] under [`Existing::Keep`]; [`Error::Io`], [`Error::Crypto`]. On an error the files are
+    /// as they were.
     pub fn request(
         &self,
         holder: &Holder,
@@ -171,7 +171,7 @@ impl Folder {
         if existing == Existing::Keep
             && let Some(path) = self.first_existing(&[&request, &key_file])?
         {
-            return Err(Error::CertificateExists { path });
+            return Err(Error::RequestExists { path });
         }
         let made = NewRequest::make(key, names)?;
         let files = [NewFile::secret(&key_file, &made.key_pem), NewFile::public(&request, &made.csr_pem)];

@@ -150,6 +150,7 @@ impl ClientCertificate {
         if !self.issuer.is_empty() {
             let _ = write!(words, " (it was issued by {})", self.issuer);
         }
+        words.push_str(", or the worker has no revocation list of that CA");
         words
     }
 }
