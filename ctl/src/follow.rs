@@ -67,7 +67,7 @@ pub(crate) struct Asked(JoinHandle<Result<(Option<u64>, Events), CallError>>);
 
 /// Asks for `request`, without waiting: behind whatever this task calls next, in the same flight.
 pub(crate) async fn ask(link: &Link, request: StreamRequest) -> Asked {
-    let client = link.client().await;
+    let (client, request) = (link.client().await, StreamRequest { starting: true, ..request });
     Asked(tokio::spawn(async move { client.stream(request).await }))
 }
 

@@ -221,11 +221,14 @@ impl JobWorker for Service {
     }
 
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {
-        let (peer, v1::StreamRequest { job, only, from, no_follow }) = open(request)?;
+        let (peer, v1::StreamRequest { job, only, from, no_follow, starting }) = open(request)?;
         let mut kind = None;
         let asking = self.ask(&peer, asked_about(&job))?;
         let parse = async {
             kind = request::only(only)?;
+            if starting {
+                self.engine.begun(&job).await;
+            }
             Ok(action::Stream { job: asking.resolve(&job).await? })
         };
         let permit = asking.authorize(parse).await?;

@@ -70,7 +70,13 @@ impl StreamArgs {
         let FromArgs { from_offset, tail, since } = self.from;
         let from =
             from_offset.map(From::Offset).or(tail.map(From::TailLines)).or(since.map(From::SinceUnixUsec));
-        StreamRequest { job: self.job.job, only: only.into(), from, no_follow: self.no_follow }
+        StreamRequest {
+            job: self.job.job,
+            only: only.into(),
+            from,
+            no_follow: self.no_follow,
+            ..Default::default()
+        }
     }
 }
 

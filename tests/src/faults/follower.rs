@@ -66,6 +66,7 @@ impl<'a> Follower<'a> {
             only: self.only.into(),
             from: Some(From::Offset(self.next)),
             no_follow: false,
+            ..StreamRequest::default()
         };
         let mut stream = self.world.connect().await?.stream(request).await?.into_inner();
         loop {

@@ -66,3 +66,22 @@ async fn nobody_writes_a_line_of_their_own() {
     assert!(lines.iter().all(|line| line["client"] == "bob"), "{lines:#?}");
     assert!(worker.log().iter().all(|line| !line.starts_with("{\"target\"")));
 }
+
+/// jobctl asks for the output of what it starts in the same flight.
+#[test]
+fn a_run_leaves_the_lines_of_a_start_and_a_stream_and_no_other() {
+    let worker = Worker::start();
+    for _ in 0..20 {
+        jobctl_as(&worker, "alice", &["run", "--", "true"]).with_code(0);
+    }
+    let lines = until("forty lines", || Some(worker.audit()).filter(|lines| lines.len() >= 40));
+    let of = |action: &str| lines.iter().filter(|line| line["action"] == action).count();
+    assert_eq!((lines.len(), of("start"), of("stream")), (40, 20, 20), "{lines:#?}");
+    assert!(lines.iter().all(|line| line["decision"] == "allowed"), "{lines:#?}");
+    jobctl_as(&worker, "alice", &["run", "--", "/nonexistent"]).with_code(127);
+    jobctl_as(&worker, "bob", &["run", "--", "true"]).with_code(125);
+    let reasons = |line: &Value| (line["decision"].clone(), line["action"].clone());
+    let told: Vec<_> = worker.audit()[40..].iter().map(reasons).filter(|told| told.1 == "start").collect();
+    let expected = ["allowed", "failed", "denied"].map(|decision| (decision.into(), "start".into()));
+    assert_eq!(told, expected, "{:#?}", &worker.audit()[40..]);
+}

@@ -112,12 +112,30 @@ impl Engine {
     /// # Errors
     /// When it can't be one, or fits no job or several.
     pub async fn resolve(&self, text: &str, among: Among) -> Result<JobId, EngineError> {
-        match self.look_up(text, &among).await {
-            // Asked after the look: of two requests that came together the second is often begun first.
-            Err(EngineError::NotFound { .. }) if self.parts.starting.settled(text).await => {
+        let starting = &self.parts.starting;
+        // Both before and after the look: a start may begin, or end, while that lasts.
+        let under_way = starting.under_way(text);
+        let found = self.look_up(text, &among).await;
+        if !matches!(found, Err(EngineError::NotFound { .. })) {
+            return found;
+        }
+        match under_way.or_else(|| starting.under_way(text)) {
+            Some(start) => {
+                start.ended().await;
                 self.look_up(text, &among).await
             }
-            found => found,
+            None => found,
+        }
+    }
+
+    /// Waits, for a moment, until a job that `text` is the id of is there or its start is under way: of two requests that
+    /// came together the second may be looked at first.
+    pub async fn begun(&self, text: &str) {
+        if let Ok(job) = text.parse() {
+            let (begun, folder) = (self.parts.starting.begun(job), self.folder(job));
+            if !blocking(move || folder.path().exists()).await {
+                begun.await;
+            }
         }
     }
 

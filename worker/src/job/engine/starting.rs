@@ -2,14 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::job::JobId;
 
+/// How long a start that was announced may take to be looked at.
+const ANNOUNCED: Duration = Duration::from_secs(1);
+
 /// Which jobs are being started. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Starting(Arc<Mutex<HashMap<JobId, watch::Receiver<()>>>>);
+pub(super) struct Starting {
+    jobs: Arc<Mutex<HashMap<JobId, watch::Receiver<()>>>>,
+    one_more: Arc<Notify>,
+}
 
 /// A start that is under way until this is dropped.
 #[derive(Debug)]
@@ -22,29 +30,61 @@ pub(super) struct UnderWay {
 impl Starting {
     /// `None` where this very job is being started already: that start counts.
     pub(super) fn begin(&self, job: JobId) -> Option<UnderWay> {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.contains_key(&job) {
             return None;
         }
         let (ends, ended) = watch::channel(());
         jobs.insert(job, ended);
+        drop(jobs);
+        self.one_more.notify_waiters();
         Some(UnderWay { starting: self.clone(), job, _ends: ends })
     }
 
-    /// Waits while a start of the job that `text` is the id of is under way; whether there was one.
-    pub(super) async fn settled(&self, text: &str) -> bool {
-        let Ok(job) = text.parse::<JobId>() else { return false };
-        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).cloned();
-        let Some(mut ended) = ended else { return false };
+    /// The start of the job that `text` is the id of, if one is under way.
+    pub(super) fn under_way(&self, text: &str) -> Option<Start> {
+        self.find(text.parse().ok()?).map(Start)
+    }
+}
+
+/// A start that was under way.
+#[derive(Debug)]
+pub(super) struct Start(watch::Receiver<()>);
+
+impl Start {
+    /// Waits until it is not any more.
+    pub(super) async fn ended(mut self) {
         // An error: its sender is gone. Nothing is ever sent.
-        let _ = ended.changed().await;
-        true
+        let _ = self.0.changed().await;
+    }
+}
+
+impl Starting {
+    /// Waits until a start of this job is under way, or does not come. One that begins after this call is not missed,
+    /// whenever it is polled.
+    pub(super) fn begun(&self, job: JobId) -> impl Future<Output = ()> + Send + use<> {
+        let starting = self.clone();
+        let mut next = Box::pin(Arc::clone(&self.one_more).notified_owned());
+        let begun = async move {
+            while starting.find(job).is_none() {
+                next.await;
+                next = Box::pin(Arc::clone(&starting.one_more).notified_owned());
+            }
+        };
+        async {
+            // A start that does not come leaves it to the look.
+            let _ = timeout(ANNOUNCED, begun).await;
+        }
+    }
+
+    fn find(&self, job: JobId) -> Option<watch::Receiver<()>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get(&job).cloned()
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.starting.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
+        self.starting.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
     }
 }
 
@@ -61,14 +101,15 @@ mod tests {
     async fn who_asks_for_a_job_waits_until_its_start_has_ended() {
         let starting = Starting::default();
         let under_way = starting.begin(A.parse().unwrap()).expect("the first");
-        let mut waits = Box::pin(starting.settled(A));
-        assert!((&mut waits).now_or_never().is_none(), "the start is under way");
+        let start = starting.under_way(A).expect("it is under way");
+        let mut waits = Box::pin(start.ended());
+        assert!((&mut waits).now_or_never().is_none());
         for other in [B, "3f2b", "nonsense"] {
-            assert_eq!(starting.settled(other).now_or_never(), Some(false), "{other} is not being started");
+            assert!(starting.under_way(other).is_none(), "{other} is not being started");
         }
         drop(under_way);
-        assert!(waits.await);
-        assert_eq!(starting.settled(A).now_or_never(), Some(false), "forgotten");
+        waits.await;
+        assert!(starting.under_way(A).is_none(), "forgotten");
     }
 
     #[tokio::test]
@@ -76,8 +117,28 @@ mod tests {
         let starting = Starting::default();
         let first = starting.begin(A.parse().unwrap());
         drop(starting.begin(A.parse().unwrap()));
-        assert!(starting.settled(A).now_or_never().is_none(), "the first is under way");
+        assert!(starting.under_way(A).is_some(), "the first is");
         drop(first);
-        assert!(starting.settled(A).now_or_never().is_some());
+        assert!(starting.under_way(A).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_start_that_was_announced_is_waited_for_and_not_for_ever() {
+        let starting = Starting::default();
+        let (a, b) = (A.parse().unwrap(), B.parse().unwrap());
+        let mut waits = Box::pin(starting.begun(a));
+        // Begun before it is looked at, and beside another.
+        let (_other, first) = (starting.begin(b), starting.begin(a));
+        assert!((&mut waits).now_or_never().is_some());
+        let mut waits = Box::pin(starting.begun(a));
+        assert!((&mut waits).now_or_never().is_some(), "it is under way");
+        drop(first);
+        let mut waits = Box::pin(starting.begun(a));
+        assert!((&mut waits).now_or_never().is_none());
+        let again = starting.begin(a);
+        assert!((&mut waits).now_or_never().is_some());
+        drop(again);
+        // None comes.
+        starting.begun(a).await;
     }
 }
