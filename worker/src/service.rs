@@ -213,7 +213,8 @@ impl JobWorker for Service {
         let parse = async { Ok(self.renewal()?.parse(&peer.identity, &csr)?) };
         let permit = asking.authorize(parse).await?;
         let rule = permit.rule().clone();
-        let renewed = self.renewal()?.issue(permit).await?;
+        let renewed = self.renewal()?.issue(permit).await;
+        let renewed = renewed.inspect_err(|error| asking.failed_without_job(error))?;
         asking.still_valid()?;
         audit::certificate_issued(&peer, rule.as_str(), &renewed);
         let Renewed { chain_pem, not_after_unix_usec, .. } = renewed;

@@ -484,4 +484,6 @@ fn what_would_end_no_later_is_not_issued() {
     let words = ["nothing is gained", "yours lasts until"];
     jobctl_as(&worker, "bob", &["cert", "renew"]).with_code(1).saying(&words);
     assert_eq!(worker.certificates_issued(), Vec::<serde_json::Value>::new());
+    let told: Vec<_> = worker.audit().iter().map(|line| line["decision"].clone()).collect();
+    assert_eq!(told, ["allowed", "failed"], "{:#?}", worker.audit());
 }

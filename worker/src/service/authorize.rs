@@ -5,6 +5,7 @@
 //! A call that lasts keeps its [`Standing`]: what takes the right away ends the call, be it another policy or the end of
 //! the client's certificate ([`crate::tls::CutOff`]).
 
+use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Poll;
@@ -128,6 +129,11 @@ impl<A: Action> Asking<'_, A> {
         };
         let asked = Asked { job: Some(job.to_string()), ..self.asked.clone() };
         audit::decision(self.peer, &asked, &decision);
+    }
+
+    /// The same of what is about no job.
+    pub(super) fn failed_without_job(&self, reason: &dyn Display) {
+        audit::decision(self.peer, &self.asked, &Decision::Failed { reason });
     }
 
     /// That the client's certificate is still good, after what took a while.
