@@ -62,7 +62,7 @@ pub(crate) enum RenewalError {
     #[error("{name} has asked for {MAX_PER_MINUTE} certificates within a minute; later, please")]
     TooMany { name: String },
     #[error("a certificate from here would end on {then}, and yours lasts until {now}: nothing is gained")]
-    NoLater { now: String, then: String },
+    Earlier { now: String, then: String },
     #[error("can't issue the certificate")]
     Issue(#[source] jobworker_certs::Error),
     #[error("the thread that was to issue the certificate is gone")]
@@ -111,7 +111,7 @@ fn issue(
     let then = authority.end_of(days).map_err(RenewalError::Issue)?;
     if then.unix_timestamp() < identity.not_after_unix_sec {
         let now = identity.not_after();
-        return Err(RenewalError::NoLater { now, then: utc_text(then) });
+        return Err(RenewalError::Earlier { now, then: utc_text(then) });
     }
     let renewal = jobworker_certs::Renewal {
         common_name: Some(identity.common_name.as_str()).filter(|name| !name.is_empty()),

@@ -479,7 +479,7 @@ fn a_key_that_others_can_get_at_or_that_does_not_fit_keeps_the_worker_from_start
 }
 
 #[test]
-fn what_would_end_no_later_is_not_issued() {
+fn what_would_end_earlier_is_not_issued() {
     let worker = Worker::builder().args(&["--renew-days=5"]).renewing().start();
     let words = ["nothing is gained", "yours lasts until"];
     jobctl_as(&worker, "bob", &["cert", "renew"]).with_code(1).saying(&words);

@@ -138,7 +138,7 @@ fn renewal_kind(error: &RenewalError) -> Kind {
     match error {
         RenewalError::Off => Kind::new(Code::FailedPrecondition, Reason::RenewalOff),
         RenewalError::Request(_) => Kind::new(Code::InvalidArgument, Reason::InvalidField).field("csr"),
-        RenewalError::NoLater { .. } => Kind::new(Code::FailedPrecondition, Reason::NothingGained),
+        RenewalError::Earlier { .. } => Kind::new(Code::FailedPrecondition, Reason::NothingGained),
         RenewalError::NoUsableRole(_) => Kind::new(Code::FailedPrecondition, Reason::NoRole),
         RenewalError::TooMany { .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "renewals-per-minute")
