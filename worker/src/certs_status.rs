@@ -103,5 +103,5 @@ fn chosen(args: &Args) -> anyhow::Result<(Files, RoleOid)> {
     let options = Options { config: args.config.clone(), ..Options::default() };
     let config = Config::load(options)
         .context("no FILE and no --dir is given, and the worker's files are not known")?;
-    Ok((Files::of_worker(&config.tls), config.door.role_oid))
+    Ok((Files::of_worker(&config.tls, config.renewal.as_ref()), config.door.role_oid))
 }

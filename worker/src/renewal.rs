@@ -21,6 +21,7 @@ pub use self::authority::{RenewalFileError, Settings};
 use self::pace::Pace;
 use crate::identity::{ClientIdentity, RoleProblem};
 use crate::policy::{Permit, action};
+use crate::tls::Expiry;
 
 /// Certificates of one client in a minute. One is enough; a few more are for programs that share a name.
 const MAX_PER_MINUTE: usize = 10;
@@ -29,6 +30,7 @@ const MAX_PER_MINUTE: usize = 10;
 #[derive(Debug)]
 pub struct Renewal {
     authority: Arc<Authority>,
+    end: Expiry,
     days: Days,
     role_oid: RoleOid,
     pace: Pace,
@@ -70,6 +72,12 @@ pub(crate) enum RenewalError {
 }
 
 impl Renewal {
+    /// When the CA ends.
+    #[must_use]
+    pub fn end(&self) -> &Expiry {
+        &self.end
+    }
+
     /// What a client asks for, if that is its own next certificate.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ enum CertCommand {
     Request(RequestArgs),
     /// Replace your certificate and its key by new ones with the same names and role, signed by the worker
     Renew(RenewArgs),
-    /// Show what your certificate says and how long it lasts
+    /// Show what your certificate says and how long it lasts; exits with 1 once it has ended
     Status(StatusArgs),
 }
 

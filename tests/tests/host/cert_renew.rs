@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use jobworker_certs::{AuthorityRequest, Days, Folder, KeyKind, Leaf, RoleOid};
+use jobworker_certs::{Folder, Leaf, RoleOid};
 use jobworker_tests::api::{ListRequest, RenewRequest, RenewResponse};
 use jobworker_tests::client::{everything, output, spec, start, wait};
+use jobworker_tests::metrics::{address, samples};
 use jobworker_tests::pki::{self, Identity, role_extension, role_value};
 use jobworker_tests::policy::{PolicyFile, shipped};
 use jobworker_tests::{Client, Pki, Worker, until};
@@ -22,6 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use tonic::{Code, Status};
 
+use crate::certs_support::{ending, renewal_authority};
 use crate::support::{Running, details, jobctl_as};
 
 fn leaf(pem: &str) -> Leaf {
@@ -329,25 +331,6 @@ async fn who_asks_too_often_is_told_and_others_are_served() {
     renew(&mut worker.admin().await, pki::csr(|_| {})).await.expect("somebody else");
 }
 
-/// A CA for renewals alone, whose certificate and list are added to those that the worker trusts.
-fn renewal_authority(pki: &Pki, name: &str, trusted: bool) -> [String; 2] {
-    let folder = pki.dir().join(name);
-    let request = AuthorityRequest {
-        name: name.parse().expect("a name"),
-        key: KeyKind::P256,
-        days: "20".parse::<Days>().expect("days"),
-    };
-    Folder::at(&folder).init(&request).expect("a CA");
-    if trusted {
-        for file in ["ca.pem", "crl.pem"] {
-            let [all, more] =
-                [pki.dir(), &folder].map(|dir| fs::read_to_string(dir.join(file)).expect("a file"));
-            fs::write(pki.dir().join(file), all + &more).expect("a writable folder");
-        }
-    }
-    ["ca.pem", "ca-key.pem"].map(|file| folder.join(file).to_str().expect("UTF-8").to_owned())
-}
-
 #[test]
 fn another_authority_renews_until_its_own_end() {
     let pki = Arc::new(Pki::new());
@@ -375,6 +358,34 @@ fn another_authority_renews_until_its_own_end() {
     assert_eq!(after.not_after_unix_sec, authority.not_after_unix_sec, "it ends with its CA");
     let listed = jobctl_as(&worker, "dora", &["list"]).with_code(0);
     assert_eq!(listed.stderr, "", "20 days are left");
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_a_failure_to_whoever_asks_for_its_status() {
+    let worker = Worker::start();
+    jobctl_as(&worker, "bob", &["cert", "status"]).with_code(0);
+    ending(&worker.pki, "over", time::OffsetDateTime::now_utc() - time::Duration::hours(2));
+    let answer = jobctl_as(&worker, "over", &["cert", "status"]).with_code(1);
+    assert!(answer.stdout.contains("(it has ended)"), "{answer:#?}");
+}
+
+#[test]
+fn the_end_of_the_authority_is_told_like_the_others() {
+    let pki = Arc::new(Pki::new());
+    let [ca, key] = renewal_authority(&pki, "renewal", true);
+    let args = ["--renew-ca", &ca, "--renew-key", &key, "--metrics-listen=127.0.0.1:0"];
+    let worker = Worker::builder().pki(&pki).args(&args).start();
+    let begin = format!("the renewal CA {ca} (renewal) ends in ");
+    let lines = || worker.log().into_iter().filter(|line| line.contains(&begin)).count();
+    until("its line in the log", || (lines() == 1).then_some(()));
+    let end = leaf(&fs::read_to_string(&ca).expect("the CA")).not_after_unix_sec;
+    let sample = format!("what=\"renewal_ca\",subject=\"renewal\",path=\"{ca}\"");
+    let told = samples(&address(&worker));
+    let value =
+        *told.iter().find(|(name, _)| name.contains(&sample)).unwrap_or_else(|| panic!("{told:#?}")).1;
+    #[expect(clippy::cast_precision_loss, reason = "seconds of this century fit")]
+    let expected = end as f64;
+    assert_eq!(value, expected);
 }
 
 /// An empty list of revoked certificates, PEM.

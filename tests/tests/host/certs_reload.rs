@@ -313,7 +313,7 @@ fn what_ends_soon_is_told_at_start_and_at_a_reload() {
     let pki = Arc::new(Pki::new());
     replace(&pki.crl(), list_until(&pki, OffsetDateTime::now_utc() + time::Duration::hours(36)));
     let worker = Worker::builder().pki(&pki).start();
-    until_told(&worker, "(test CA) ends in 1 days, on ", 1);
+    until_told(&worker, "(test CA) ends in 1 day, on ", 1);
     assert_eq!(told(&worker, "the worker's certificate"), 0, "{:#?}", worker.log());
     let request = ServerRequest {
         hosts: vec!["localhost".parse().expect("a host")],
@@ -325,7 +325,7 @@ fn what_ends_soon_is_told_at_start_and_at_a_reload() {
     until_told(&worker, READ, 1);
     until_told(&worker, "the worker's certificate", 1);
     until_told(&worker, "(jobworker server) ends in ", 1);
-    until_told(&worker, "(test CA) ends in 1 days, on ", 2);
+    until_told(&worker, "(test CA) ends in 1 day, on ", 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

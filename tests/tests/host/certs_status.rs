@@ -11,7 +11,7 @@ use jobworker_tests::worker::clean;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use crate::certs_support::{ending, list_until, replace};
+use crate::certs_support::{ending, list_until, renewal_authority, replace};
 use crate::support::Answer;
 
 fn status(args: &[&str]) -> Answer {
@@ -121,6 +121,19 @@ fn a_workers_own_files_are_told_from_its_configuration() {
         let server = all.iter().find(|one| one["what"] == "server localhost, 127.0.0.1").expect("a server");
         assert_eq!((&server["state"], &server["key"]), (&"ok".into(), &"matches".into()));
         assert!(server["not_after_unix_sec"].as_i64().is_some_and(|end| end > 1_700_000_000), "{server}");
+    }
+    // The CA that renews, with its key: another one, or the one that clients are trusted by.
+    let renewal = renewal_authority(&pki, "renewal", false);
+    let own = [pki.ca(), pki.dir().join("ca-key.pem")].map(|path| text(&path).to_owned());
+    for ([ca, key], files, state) in [(renewal, 4, "soon"), (own, 3, "ok")] {
+        let renewing =
+            format!("{}renew-ca = {ca:?}\nrenew-key = {key:?}\n", toml(&format!("{:?}", pki.crl())));
+        fs::write(&file, renewing).expect("a writable folder");
+        let answer = status(&["--config", text(&file), "--output", "json"]).with_code(0);
+        let all: Vec<Value> = serde_json::from_str(&answer.stdout).expect("JSON");
+        assert_eq!(all.len(), files, "{all:#?}");
+        let told = all.iter().find(|one| one["file"] == ca.as_str()).unwrap_or_else(|| panic!("{all:#?}"));
+        assert_eq!((&told["state"], &told["key"]), (&state.into(), &"matches".into()), "{told}");
     }
     fs::write(&file, "").expect("a writable folder");
     status(&["--config", text(&file)]).with_code(1).saying(&["no FILE and no --dir", "--ca is missing"]);

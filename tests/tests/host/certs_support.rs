@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use jobworker_certs::Authority;
+use jobworker_certs::{Authority, AuthorityRequest, Days, Folder, KeyKind};
 use jobworker_tests::api::Job;
 use jobworker_tests::api::stream_response::Event;
 use jobworker_tests::client::{everything, shell, start};
@@ -199,4 +199,23 @@ impl Counter {
             }
         })
     }
+}
+
+/// A CA for renewals alone, whose certificate and list are added to those that the worker trusts.
+pub(crate) fn renewal_authority(pki: &Pki, name: &str, trusted: bool) -> [String; 2] {
+    let folder = pki.dir().join(name);
+    let request = AuthorityRequest {
+        name: name.parse().expect("a name"),
+        key: KeyKind::P256,
+        days: "20".parse::<Days>().expect("days"),
+    };
+    Folder::at(&folder).init(&request).expect("a CA");
+    if trusted {
+        for file in ["ca.pem", "crl.pem"] {
+            let [all, more] =
+                [pki.dir(), &folder].map(|dir| fs::read_to_string(dir.join(file)).expect("a file"));
+            fs::write(pki.dir().join(file), all + &more).expect("a writable folder");
+        }
+    }
+    ["ca.pem", "ca-key.pem"].map(|file| folder.join(file).to_str().expect("UTF-8").to_owned())
 }

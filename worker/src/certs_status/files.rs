@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 
 use super::line::{Key, Line, State};
 use crate::identity::{Certificate, ClientIdentity, RevocationList, certificate_hosts};
+use crate::renewal;
 use crate::tls::{self, provider};
 
 /// What names of files in a folder may end in.
@@ -46,9 +47,15 @@ impl Files {
     }
 
     /// Those of a worker.
-    pub(super) fn of_worker(files: &tls::Files) -> Self {
-        let all = [&files.ca, &files.cert].into_iter().chain(&files.crl).cloned().collect();
-        Self { files: all, keys: HashMap::from([(files.cert.clone(), files.key.clone())]) }
+    pub(super) fn of_worker(files: &tls::Files, renewal: Option<&renewal::Settings>) -> Self {
+        let mut all: Vec<_> = [&files.ca, &files.cert].into_iter().chain(&files.crl).cloned().collect();
+        let mut keys = HashMap::from([(files.cert.clone(), files.key.clone())]);
+        if let Some(renewal::Settings { ca, key, .. }) = renewal {
+            keys.insert(ca.clone(), key.clone());
+            // The one CA may do both.
+            all.extend((!all.contains(ca)).then(|| ca.clone()));
+        }
+        Self { files: all, keys }
     }
 
     /// And whatever a folder has.

@@ -30,6 +30,7 @@ impl Collector for Certificates {
                 What::Intermediate => "intermediate",
                 What::Ca => "ca",
                 What::RevocationList => "revocation_list",
+                What::RenewalCa => "renewal_ca",
             };
             (File { what, subject, path: path.display().to_string() }, ConstGauge::new(not_after_unix_sec))
         });

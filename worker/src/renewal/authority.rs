@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::{Pace, Renewal};
-use crate::tls::{self, Files};
+use crate::identity::Certificate;
+use crate::tls::{self, Expiry, Files, What};
 
 /// Read by everybody, or written by others than its owner.
 const OPEN: u32 = 0o027;
@@ -94,8 +95,9 @@ impl Renewal {
             let not_after = utc_text(authority.not_after());
             return Err(RenewalFileError::Ended { path: ca.clone(), not_after });
         }
+        let end = end(ca, &authority);
         let (authority, role_oid) = (Arc::new(authority), role_oid.clone());
-        let renewal = Self { authority, days: *days, role_oid, pace: Pace::default() };
+        let renewal = Self { authority, end, days: *days, role_oid, pace: Pace::default() };
         let doubt = renewal.trial(files).err();
         Ok((renewal, doubt))
     }
@@ -123,5 +125,16 @@ impl Renewal {
             tls::client_verifier(files, &Arc::new(tls::provider())).map_err(|error| words(&error))?;
         verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map_err(|error| words(&error))?;
         Ok(())
+    }
+}
+
+fn end(path: &Path, authority: &Authority) -> Expiry {
+    let der = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).ok();
+    let subject = der.and_then(|der| Certificate::from_der(&der)).map(|certificate| certificate.subject);
+    Expiry {
+        what: What::RenewalCa,
+        path: path.to_owned(),
+        subject: subject.unwrap_or_default(),
+        not_after_unix_sec: authority.not_after().unix_timestamp(),
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::identity::utc;
 
 const DAY_SEC: i64 = 86_400;
+const TWO_DAYS_SEC: i64 = 2 * DAY_SEC;
 
 /// A file of the PKI in use, or a part of it, which ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub enum What {
     Ca,
     /// A list of `--crl`.
     RevocationList,
+    /// The CA of `--renew-ca`.
+    RenewalCa,
 }
 
 /// How near an end is; the later, the more urgent.
@@ -78,6 +81,7 @@ impl Expiry {
         let when = match left_sec {
             ..=0 => format!("ended on {end}"),
             1..DAY_SEC => format!("ends in less than a day, on {end}"),
+            DAY_SEC..TWO_DAYS_SEC => format!("ends in 1 day, on {end}"),
             _ => format!("ends in {} days, on {end}", left_sec / DAY_SEC),
         };
         format!("{} {path} ({}) {when}; {}", self.what, self.subject, self.what.remedy(&self.path))
@@ -103,6 +107,9 @@ impl What {
                  jobworker certs revoke) and put it in place; it is read without a restart"
                     .to_owned()
             }
+            Self::RenewalCa => "what it renews ends with it, and from then on it renews nothing: make a new one (jobworker \
+                                certs init), add it to --ca and its list to --crl, and restart the worker"
+                .to_owned(),
         }
     }
 }
@@ -114,6 +121,7 @@ impl fmt::Display for What {
             Self::Intermediate => "the intermediate certificate in",
             Self::Ca => "the CA in",
             Self::RevocationList => "the revocation list",
+            Self::RenewalCa => "the renewal CA",
         })
     }
 }
@@ -166,6 +174,8 @@ mod tests {
             "the worker's certificate /etc/x.pem (worker 7) ends in 7 days, on 2030-03-17T17:46:40Z; ";
         assert!(words.starts_with(begin) && words.contains("certs server --force"), "{words}");
         assert!(expiry(What::Ca).words(END - 1).contains("ends in less than a day, on 2030"));
+        assert!(expiry(What::Ca).words(END - 2 * DAY_SEC + 1).contains("ends in 1 day, on 2030"));
+        assert!(expiry(What::Ca).words(END - 2 * DAY_SEC).contains("ends in 2 days, on 2030"));
         let words = expiry(What::RevocationList).words(END + 3);
         assert!(words.contains("ended on 2030") && words.contains("gencrl"), "{words}");
     }

@@ -31,7 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The set in force, for those who shake hands by it. Clones are the same one.
 #[derive(Clone)]
-pub struct InForce(Arc<Chains>);
+pub struct InForce {
+    chains: Arc<Chains>,
+    others: Arc<[Expiry]>,
+}
 
 /// What a handshake goes by, from its beginning to its end.
 pub(super) struct Handshake {
@@ -46,14 +49,14 @@ impl std::fmt::Debug for InForce {
 }
 
 impl InForce {
-    /// What of the files in force ends when.
+    /// What of the files in force, and of the others that the log tells of, ends when.
     pub fn expiries(&self) -> Vec<Expiry> {
-        self.0.set().expiries.clone()
+        self.chains.set().expiries.iter().chain(&*self.others).cloned().collect()
     }
 
     /// For one handshake.
     pub(super) fn handshake(&self) -> Handshake {
-        Handshake { chains: Arc::clone(&self.0), set: self.0.set() }
+        Handshake { chains: Arc::clone(&self.chains), set: self.chains.set() }
     }
 }
 
@@ -69,11 +72,12 @@ impl Handshake {
     }
 }
 
-/// Brings the files into force, and keeps to them. Within a tokio runtime only.
+/// Brings the files into force, and keeps to them. The log tells of the ends of `others`, too, which stay what they are.
+/// Within a tokio runtime only.
 ///
 /// # Errors
 /// When a file can't be used; or the files' folders, SIGHUP or the clock can't be listened for.
-pub fn load(files: &Files, metrics: Metrics) -> anyhow::Result<InForce> {
+pub fn load(files: &Files, others: Vec<Expiry>, metrics: Metrics) -> anyhow::Result<InForce> {
     let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let clock = Clock::new().context("can't have a timer for the ends of certificates")?;
     // Watched before they are read: what comes in between is not missed.
@@ -81,8 +85,9 @@ pub fn load(files: &Files, metrics: Metrics) -> anyhow::Result<InForce> {
     let watched = Watched::new("certificates, key and lists", paths.cloned().collect())?;
     let set = Arc::new(Set::read(files)?);
     let chains = Chains::new(Arc::clone(&set));
-    let in_force = InForce(Arc::clone(&chains));
-    let mut keeper = Keeper::new(files.clone(), chains, set, metrics);
+    let in_force = InForce { chains: Arc::clone(&chains), others: others.into() };
+    let others = Arc::clone(&in_force.others);
+    let mut keeper = Keeper::new(files.clone(), chains, set, others, metrics);
     keeper.tell_of_set();
     tokio::spawn(async move {
         loop {
@@ -116,9 +121,11 @@ struct Keeper {
     files: Files,
     chains: Arc<Chains>,
     set: Arc<Set>,
+    /// What ends and is not of the set.
+    others: Arc<[Expiry]>,
     metrics: Metrics,
     reading: Reading,
-    /// How urgent the ends of the set were when the log was told of them last; in its order.
+    /// How urgent the ends of the set and of the others were when the log was told of them last; in their order.
     told: Vec<Urgency>,
     /// Up to when the clock was looked at, in seconds since the Unix epoch.
     looked_at: i64,
@@ -136,9 +143,19 @@ struct Reading {
 }
 
 impl Keeper {
-    fn new(files: Files, chains: Arc<Chains>, set: Arc<Set>, metrics: Metrics) -> Self {
+    fn new(
+        files: Files,
+        chains: Arc<Chains>,
+        set: Arc<Set>,
+        others: Arc<[Expiry]>,
+        metrics: Metrics,
+    ) -> Self {
         let looked_at = unix_sec(SystemTime::now());
-        Self { files, chains, set, metrics, reading: Reading::default(), told: Vec::new(), looked_at }
+        Self { files, chains, set, others, metrics, reading: Reading::default(), told: Vec::new(), looked_at }
+    }
+
+    fn expiries(&self) -> impl Iterator<Item = &Expiry> {
+        self.set.expiries.iter().chain(&*self.others)
     }
 
     async fn read_again(&mut self, is_asked: bool) {
@@ -208,7 +225,7 @@ impl Keeper {
 
     /// When to look at the clock: a client's certificate, a list or one of the worker's own comes to an end, or near it.
     fn next_moment(&self) -> Option<i64> {
-        let ends = self.set.expiries.iter().map(|expiry| expiry.not_after_unix_sec);
+        let ends = self.expiries().map(|expiry| expiry.not_after_unix_sec);
         let own = ends.filter_map(|end| Urgency::next(end, self.looked_at));
         own.chain(self.chains.next_due()).min()
     }
@@ -218,12 +235,12 @@ impl Keeper {
         for warning in &self.set.warnings {
             tracing::warn!("{warning}");
         }
-        self.told = vec![Urgency::None; self.set.expiries.len()];
+        self.told = vec![Urgency::None; self.expiries().count()];
         self.tell_of_ends(self.looked_at);
     }
 
     fn tell_of_ends(&mut self, now: i64) {
-        for (expiry, told) in self.set.expiries.iter().zip(&mut self.told) {
+        for (expiry, told) in self.set.expiries.iter().chain(&*self.others).zip(&mut self.told) {
             let urgency = Urgency::of(expiry.not_after_unix_sec, now);
             if urgency > *told {
                 tracing::warn!("{}", expiry.words(now));

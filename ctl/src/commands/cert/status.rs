@@ -1,4 +1,4 @@
-//! `jobctl cert status`: what your certificate says. No worker is asked.
+//! `jobctl cert status`: what your certificate says. No worker is asked; one that has ended is a failure.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -33,8 +33,9 @@ pub(crate) fn status(globals: &Globals, args: &StatusArgs) -> anyhow::Result<u8>
         render::note(&format!("{error:#}"));
     }
     let path = Target::certificate(globals)?;
-    show(globals.output, &path, &own::read(&path, &args.role_oid)?)?;
-    Ok(exit::SUCCESS)
+    let leaf = own::read(&path, &args.role_oid)?;
+    show(globals.output, &path, &leaf)?;
+    Ok(if left_sec(&leaf) < 0 { exit::FAILED } else { exit::SUCCESS })
 }
 
 /// Shows a certificate, as it was asked for.
