@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use crate::{
     AuthorityName, AuthorityRequest, ClientName, ClientRequest, Days, Error, Existing, Folder, Holder, Host,
     Issued, KeyKind, RequestedNames, Revocation, Role, RoleOid, Serial, ServerRequest, Uri,
-    authority::SERVER_NAME, sign, sign::Sign, utc_text,
+    issuance::SERVER_NAME, sign, sign::Sign, utc_text,
 };
 
 /// Make and revoke certificates for jobworker

@@ -20,6 +20,7 @@ mod error;
 mod files;
 mod folder;
 mod hex;
+mod issuance;
 mod key;
 mod leaf;
 mod names;

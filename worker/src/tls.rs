@@ -20,6 +20,7 @@ pub mod live;
 mod presented;
 mod refusal;
 mod set;
+mod sources;
 
 use std::path::PathBuf;
 
@@ -32,7 +33,8 @@ pub use self::connection::{Connection, Peer};
 pub use self::cut::CutOff;
 pub use self::expiry::{Expiry, What};
 pub use self::set::server_config;
-pub(crate) use self::set::{certificates, client_verifier, revocation_lists, warnings};
+pub(crate) use self::set::{client_verifier, warnings};
+pub(crate) use self::sources::{certificates, revocation_lists};
 
 /// The files, all PEM.
 #[derive(Clone, Debug)]

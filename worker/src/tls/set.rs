@@ -1,33 +1,21 @@
 //! The files as one set: read together, checked against one another, usable whole or not at all.
 
-use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-use std::{fs, io};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
-use sha2::{Digest, Sha256};
 
 use super::any_of::AnyOf;
 use super::expiry::{Expiry, What};
 use super::presented::Noting;
+use super::sources::{Certificates, Lists, Source, Sources, Trust, has_passed};
 use super::{Files, TlsError, provider};
 use crate::identity::{Certificate, RevocationList, utc};
-
-type Certificates = Vec<CertificateDer<'static>>;
-type Lists = Vec<CertificateRevocationListDer<'static>>;
-
-const CA: &str = "the CA";
-const CERTIFICATE: &str = "the certificate";
-const KEY: &str = "the private key";
-const LIST: &str = "the revocation list";
 
 /// What all files together make.
 pub(super) struct Set {
@@ -43,21 +31,6 @@ pub(super) struct Set {
     pub(super) digest: [u8; 32],
 }
 
-/// The files as they were at one time.
-struct Sources {
-    ca: Source,
-    cert: Source,
-    key: Source,
-    crl: Vec<Source>,
-}
-
-/// A file as it was when it was read.
-struct Source {
-    what: &'static str,
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
-
 impl Set {
     /// Reads and checks them.
     ///
@@ -66,8 +39,9 @@ impl Set {
     pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
         let sources = Sources::read(files)?;
         let provider = Arc::new(provider());
-        let (cas, lists) = (sources.ca.certificates()?, sources.lists()?);
-        let verifier = verifier(&sources.ca, &cas, &lists, &provider)?;
+        let trust = &sources.trust;
+        let (cas, lists) = (trust.ca.certificates()?, trust.lists()?);
+        let verifier = verifier(&trust.ca, &cas, &lists, &provider)?;
         let chain = sources.cert.certificates()?;
         fit_to_serve(&sources.cert, &chain)?;
         let config = config(&sources, chain.clone(), Arc::clone(&verifier), provider)?;
@@ -75,7 +49,7 @@ impl Set {
             config: Arc::new(config),
             verifier,
             expiries: expiries(&sources, &cas, &chain, &lists),
-            warnings: without_list(&sources.ca.path, &cas, &lists),
+            warnings: without_list(&trust.ca.path, &cas, &lists),
             digest: sources.digest(),
         })
     }
@@ -98,81 +72,8 @@ pub(crate) fn client_verifier(
     files: &Files,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let ca = Source::read(CA, &files.ca)?;
-    let lists = files.crl.iter().map(|path| Source::read(LIST, path)).collect::<Result<Vec<_>, _>>()?;
-    verifier(&ca, &ca.certificates()?, &in_order(&lists)?, provider)
-}
-
-pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Certificates, TlsError> {
-    Source::read(what, path)?.certificates()
-}
-
-pub(crate) fn revocation_lists(path: &Path) -> Result<Lists, TlsError> {
-    Source::read(LIST, path)?.revocation_lists()
-}
-
-impl Sources {
-    fn read(files: &Files) -> Result<Self, TlsError> {
-        Ok(Self {
-            ca: Source::read(CA, &files.ca)?,
-            cert: Source::read(CERTIFICATE, &files.cert)?,
-            key: Source::read(KEY, &files.key)?,
-            crl: files.crl.iter().map(|path| Source::read(LIST, path)).collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn lists(&self) -> Result<Vec<(&Source, Lists)>, TlsError> {
-        in_order(&self.crl)
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        let all = [&self.ca, &self.cert, &self.key].into_iter().chain(&self.crl);
-        let hasher =
-            all.fold(Sha256::new(), |hasher, source| hasher.chain_update(Sha256::digest(&source.bytes)));
-        hasher.finalize().into()
-    }
-}
-
-fn in_order(sources: &[Source]) -> Result<Vec<(&Source, Lists)>, TlsError> {
-    sources.iter().map(|source| Ok((source, source.revocation_lists()?))).collect()
-}
-
-impl Source {
-    fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
-        let bytes = fs::read(path).map_err(|error: io::Error| unusable(what, path)(error))?;
-        Ok(Self { what, path: path.to_owned(), bytes })
-    }
-
-    fn unusable(&self, reason: impl Display) -> TlsError {
-        unusable(self.what, &self.path)(reason)
-    }
-
-    fn certificates(&self) -> Result<Certificates, TlsError> {
-        self.sections("CERTIFICATE")
-    }
-
-    fn revocation_lists(&self) -> Result<Lists, TlsError> {
-        let lists: Lists = self.sections("X509 CRL")?;
-        let ends = lists.iter().filter_map(|list| RevocationList::from_der(list)?.next_update_unix_sec);
-        match ends.into_iter().find(|&end| has_passed(end)) {
-            Some(end) => Err(self.unusable(format!(
-                "it expired on {}, and with it nobody would get in; renew it (jobworker certs revoke, openssl ca \
-                 -gencrl)",
-                utc(end)
-            ))),
-            None => Ok(lists),
-        }
-    }
-
-    /// All sections of one kind: at least one.
-    fn sections<T: PemObject>(&self, kind: &str) -> Result<Vec<T>, TlsError> {
-        let failed = |error: pem::Error| self.unusable(pem_reason(&error, kind));
-        let all = T::pem_slice_iter(&self.bytes).collect::<Result<Vec<T>, _>>().map_err(failed)?;
-        if all.is_empty() {
-            return Err(failed(pem::Error::NoItemsFound));
-        }
-        Ok(all)
-    }
+    let trust = Trust::read(files)?;
+    verifier(&trust.ca, &trust.ca.certificates()?, &trust.lists()?, provider)
 }
 
 /// One for each CA, with the lists that its clients are looked up in.
@@ -240,13 +141,11 @@ fn config(
     provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, TlsError> {
     let (key, cert) = (&sources.key, &sources.cert.path);
-    let private = PrivateKeyDer::from_pem_slice(&key.bytes);
-    let private = private.map_err(|error| key.unusable(pem_reason(&error, "PRIVATE KEY")))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites of TLS 1.3")
         .with_client_cert_verifier(Arc::new(Noting(verifier)))
-        .with_single_cert(chain, private)
+        .with_single_cert(chain, key.private_key()?)
         .map_err(|error| key.unusable(key_reason(&error, cert)))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // Resumption would skip the verification.
@@ -274,7 +173,7 @@ fn expiries(
     };
     let kinds = std::iter::once(What::Server).chain(std::iter::repeat(What::Intermediate));
     let own = kinds.zip(chain).filter_map(|(what, der)| of_certificate(what, &sources.cert, der));
-    let cas = cas.iter().filter_map(|der| of_certificate(What::Ca, &sources.ca, der));
+    let cas = cas.iter().filter_map(|der| of_certificate(What::Ca, &sources.trust.ca, der));
     let lists = lists.iter().flat_map(|(source, lists)| lists.iter().filter_map(|der| of_list(source, der)));
     own.chain(cas).chain(lists).collect()
 }
@@ -294,14 +193,6 @@ fn without_list(path: &Path, cas: &Certificates, lists: &[(&Source, Lists)]) -> 
     bare.map(line).collect()
 }
 
-fn pem_reason(error: &pem::Error, kind: &str) -> String {
-    match error {
-        pem::Error::NoItemsFound => format!("it has no section \"-----BEGIN {kind}-----\" (PEM)"),
-        pem::Error::Io(error) => error.to_string(),
-        other => format!("it is not PEM: {other}"),
-    }
-}
-
 fn key_reason(error: &rustls::Error, cert: &Path) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => {
@@ -309,13 +200,4 @@ fn key_reason(error: &rustls::Error, cert: &Path) -> String {
         }
         other => other.to_string(),
     }
-}
-
-fn unusable<E: Display>(what: &'static str, path: &Path) -> impl Fn(E) -> TlsError {
-    move |reason| TlsError { what, path: path.to_owned(), reason: reason.to_string() }
-}
-
-fn has_passed(unix_sec: i64) -> bool {
-    let now_sec = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    u64::try_from(unix_sec).map_or(true, |unix_sec| unix_sec < now_sec)
 }

@@ -85,7 +85,7 @@ impl Worker {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::default();
-        let tls = tls::live::load(&config.tls, metrics.clone()).unwrap();
+        let tls = tls::live::load(&config.tls, Vec::new(), metrics.clone()).unwrap();
         let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let service = Service::new(engine, policies, metrics, config.service);

@@ -1,11 +1,12 @@
+use std::collections::HashSet;
 use std::fs;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::job::fake::{self, FakeShim};
 use crate::job::state::StopReason;
-use crate::job::{Ended, Outcome};
+use crate::job::{Ended, Outcome, Phase};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,7 +68,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn watched(census: &Census) -> usize {
-    census.thread.shared.watches.len()
+    census.thread.lookout.watched()
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn the_folder_of_all_may_go_and_come_again() {
 fn its_thread_and_descriptors_go_with_it() {
     let world = World::new();
     let (census, _) = world.census();
-    let weak = Arc::downgrade(&census.thread.shared);
+    let weak = Arc::downgrade(&census.thread.lookout);
     let clone = census.clone();
     drop(census);
     assert!(weak.upgrade().is_some());

@@ -1,0 +1,138 @@
+//! The files' bytes, read once, and what is in them: at least one section of its kind each, no list past its end.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io};
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+
+use super::{Files, TlsError};
+use crate::identity::{RevocationList, utc};
+
+pub(super) type Certificates = Vec<CertificateDer<'static>>;
+pub(super) type Lists = Vec<CertificateRevocationListDer<'static>>;
+
+const CA: &str = "the CA";
+const CERTIFICATE: &str = "the certificate";
+const KEY: &str = "the private key";
+const LIST: &str = "the revocation list";
+
+/// The files as they were at one time.
+pub(super) struct Sources {
+    pub(super) trust: Trust,
+    pub(super) cert: Source,
+    pub(super) key: Source,
+}
+
+/// What clients are verified by.
+pub(super) struct Trust {
+    pub(super) ca: Source,
+    crl: Vec<Source>,
+}
+
+/// A file as it was when it was read.
+pub(super) struct Source {
+    what: &'static str,
+    pub(super) path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Certificates, TlsError> {
+    Source::read(what, path)?.certificates()
+}
+
+pub(crate) fn revocation_lists(path: &Path) -> Result<Lists, TlsError> {
+    Source::read(LIST, path)?.revocation_lists()
+}
+
+impl Sources {
+    pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
+        let trust = Trust::read(files)?;
+        let (cert, key) = (Source::read(CERTIFICATE, &files.cert)?, Source::read(KEY, &files.key)?);
+        Ok(Self { trust, cert, key })
+    }
+
+    /// Of all the files' bytes.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let all = [&self.trust.ca, &self.cert, &self.key].into_iter().chain(&self.trust.crl);
+        let hasher =
+            all.fold(Sha256::new(), |hasher, source| hasher.chain_update(Sha256::digest(&source.bytes)));
+        hasher.finalize().into()
+    }
+}
+
+impl Trust {
+    pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
+        let crl = files.crl.iter().map(|path| Source::read(LIST, path));
+        Ok(Self { ca: Source::read(CA, &files.ca)?, crl: crl.collect::<Result<_, _>>()? })
+    }
+
+    /// The lists of each file, in the order in which the files are given.
+    pub(super) fn lists(&self) -> Result<Vec<(&Source, Lists)>, TlsError> {
+        self.crl.iter().map(|source| Ok((source, source.revocation_lists()?))).collect()
+    }
+}
+
+impl Source {
+    fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
+        let bytes = fs::read(path).map_err(|error: io::Error| unusable(what, path)(error))?;
+        Ok(Self { what, path: path.to_owned(), bytes })
+    }
+
+    pub(super) fn unusable(&self, reason: impl Display) -> TlsError {
+        unusable(self.what, &self.path)(reason)
+    }
+
+    pub(super) fn certificates(&self) -> Result<Certificates, TlsError> {
+        self.sections("CERTIFICATE")
+    }
+
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        PrivateKeyDer::from_pem_slice(&self.bytes)
+            .map_err(|error| self.unusable(pem_reason(&error, "PRIVATE KEY")))
+    }
+
+    fn revocation_lists(&self) -> Result<Lists, TlsError> {
+        let lists: Lists = self.sections("X509 CRL")?;
+        let ends = lists.iter().filter_map(|list| RevocationList::from_der(list)?.next_update_unix_sec);
+        match ends.into_iter().find(|&end| has_passed(end)) {
+            Some(end) => Err(self.unusable(format!(
+                "it expired on {}, and with it nobody would get in; renew it (jobworker certs revoke, openssl ca \
+                 -gencrl)",
+                utc(end)
+            ))),
+            None => Ok(lists),
+        }
+    }
+
+    /// All sections of one kind: at least one.
+    fn sections<T: PemObject>(&self, kind: &str) -> Result<Vec<T>, TlsError> {
+        let failed = |error: pem::Error| self.unusable(pem_reason(&error, kind));
+        let all = T::pem_slice_iter(&self.bytes).collect::<Result<Vec<T>, _>>().map_err(failed)?;
+        if all.is_empty() {
+            return Err(failed(pem::Error::NoItemsFound));
+        }
+        Ok(all)
+    }
+}
+
+fn pem_reason(error: &pem::Error, kind: &str) -> String {
+    match error {
+        pem::Error::NoItemsFound => format!("it has no section \"-----BEGIN {kind}-----\" (PEM)"),
+        pem::Error::Io(error) => error.to_string(),
+        other => format!("it is not PEM: {other}"),
+    }
+}
+
+fn unusable<E: Display>(what: &'static str, path: &Path) -> impl Fn(E) -> TlsError {
+    move |reason| TlsError { what, path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Whether that second of the Unix epoch has.
+pub(super) fn has_passed(unix_sec: i64) -> bool {
+    let now_sec = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u64::try_from(unix_sec).map_or(true, |unix_sec| unix_sec < now_sec)
+}
