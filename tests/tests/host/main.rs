@@ -8,6 +8,8 @@ mod bad_input;
 mod bad_limits;
 mod caps;
 mod cert_renew;
+mod cert_renew_authority;
+mod cert_renew_requests;
 mod cert_requests;
 mod cert_switch;
 mod certs;
