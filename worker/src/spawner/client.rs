@@ -1,12 +1,13 @@
 //! The worker's side of the spawner's socket.
 
+mod attachment;
+mod error;
 mod keeper;
 mod launch;
 mod retire;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::error::SpawnerError;
+
+use self::attachment::Attachment;
 use self::retire::retire;
 use super::protocol::{Attached, MAX_LINE_BYTES, RemoveReply, Request, StartReply};
 use crate::config::log;
@@ -61,46 +64,6 @@ struct Shared {
     /// How to start one where none is; none: a service manager does.
     own: Option<Settings>,
     attachment: Mutex<Option<Attachment>>,
-}
-
-/// A spawner that can't be reached or does not keep to the protocol.
-#[derive(Debug, thiserror::Error)]
-pub enum SpawnerError {
-    /// Nobody listens, or not for us.
-    #[error("can't connect to the spawner's socket {socket}: {reason}")]
-    Connect {
-        /// Where.
-        socket: PathBuf,
-        /// Why not.
-        reason: io::Error,
-    },
-    /// The connection broke, or held what is no answer.
-    #[error("the spawner at {socket} gave no answer: {reason}")]
-    NoAnswer {
-        /// Where.
-        socket: PathBuf,
-        /// What came instead.
-        reason: io::Error,
-    },
-    /// A spawner of our own could not be started.
-    #[error("can't execute {program} as a spawner: {reason}")]
-    Launch {
-        /// What was executed.
-        program: PathBuf,
-        /// Why it could not be.
-        reason: io::Error,
-    },
-    /// An older build's spawner of our own does not give way.
-    #[error("the spawner at {socket} is an older build's and can't be replaced: {reason}")]
-    Retire {
-        /// Where.
-        socket: PathBuf,
-        /// Why not.
-        reason: io::Error,
-    },
-    /// A spawner of our own ended instead of listening. What it had to say stands on stderr.
-    #[error("the spawner ended before it was ready ({0}); its own message says why")]
-    Ended(ExitStatus),
 }
 
 /// What came back.
@@ -269,23 +232,6 @@ impl Shared {
     }
 }
 
-impl SpawnerError {
-    /// Whether nobody listens, or whoever did has gone.
-    fn is_of_its_end(&self) -> bool {
-        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
-        match self {
-            Self::Connect { reason, .. } => {
-                matches!(reason.kind(), NotFound | ConnectionRefused | ConnectionReset)
-            }
-            // Killed with the connection still in its queue, or with the request half read.
-            Self::NoAnswer { reason, .. } => {
-                matches!(reason.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
-            }
-            Self::Launch { .. } | Self::Retire { .. } | Self::Ended(_) => false,
-        }
-    }
-}
-
 /// The answer's line, and what came with it.
 async fn exchange<A: DeserializeOwned>(
     connection: &mut UnixStream,
@@ -309,33 +255,6 @@ async fn exchange<A: DeserializeOwned>(
             Err(io::Error::other(format!("a line of more than {MAX_LINE_BYTES} bytes")))
         }
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// The connection that shows the spawner that a worker is there, and the worker that the spawner is.
-struct Attachment {
-    /// Cancelled once the spawner has gone, or another attachment has taken this one's place.
-    gone: CancellationToken,
-    watcher: JoinHandle<()>,
-}
-
-impl Attachment {
-    fn new(mut connection: UnixStream, socket: PathBuf) -> Self {
-        let gone = CancellationToken::new();
-        let tell = gone.clone().drop_guard();
-        let watcher = tokio::spawn(async move {
-            let _tell = tell;
-            // The spawner says nothing more: whatever can be read is its end.
-            let _ = connection.read_u8().await;
-            tracing::warn!(socket = %socket.display(), "the spawner is gone; running jobs live on under their shims");
-        });
-        Self { gone, watcher }
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 
