@@ -1,12 +1,10 @@
 //! The folder of a CA: which file is called how, and what is done to them together.
 
 use std::{
-    fmt,
     fs::{self, DirBuilder, File},
     io,
     os::unix::fs::DirBuilderExt,
     path::PathBuf,
-    str::FromStr,
 };
 
 use rcgen::{KeyPair, PublicKeyData};
@@ -14,8 +12,8 @@ use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
-    Authority, AuthorityRequest, ClientName, Csr, Error, InvalidValue, Issued, KeyKind, NewRequest,
-    RequestedNames, Revocation, Serial, Signed,
+    Authority, AuthorityRequest, Csr, Error, Holder, Issued, KeyKind, NewRequest, RequestedNames, Revocation,
+    Serial, Signed,
     crl::{RevocationList, Unusable},
     files::{NewFile, pem_contents, write_set},
 };
@@ -23,55 +21,6 @@ use crate::{
 pub(crate) const AUTHORITY_CERTIFICATE: &str = "ca.pem";
 pub(crate) const AUTHORITY_KEY: &str = "ca-key.pem";
 const REVOCATION_LIST: &str = "crl.pem";
-
-/// Who a certificate is for; it names the two files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
-    /// `server.pem`, `server-key.pem`.
-    Server,
-    /// `NAME.pem`, `NAME-key.pem`.
-    Client(ClientName),
-}
-
-impl Holder {
-    /// The name of the certificate's file.
-    #[must_use]
-    pub fn certificate_file(&self) -> String {
-        format!("{self}.pem")
-    }
-
-    /// The name of the file of a request for the certificate.
-    #[must_use]
-    pub fn request_file(&self) -> String {
-        format!("{self}.csr")
-    }
-
-    /// The name of the private key's file.
-    #[must_use]
-    pub fn key_file(&self) -> String {
-        format!("{self}-key.pem")
-    }
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Server => f.write_str("server"),
-            Self::Client(name) => name.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Holder {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text {
-            "server" => Ok(Self::Server),
-            name => name.parse().map(Self::Client),
-        }
-    }
-}
 
 /// What to do with files that are already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,10 +17,9 @@
 //! complete, so every other start looks for that one name and nothing else. A lock on the folder (flock) keeps two
 //! renewals, and a renewal and a completion, apart.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+mod files;
+
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -29,11 +28,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use self::files::{beside, folder, followed, remove, rename, sync_folder, write_beside};
 use crate::config::Credentials;
 use crate::{own, tls};
-
-/// As many links as are followed (path_resolution(7) allows 40).
-const MAX_LINKS: usize = 40;
 
 /// Where a certificate and its key are.
 #[derive(Clone, Debug)]
@@ -204,50 +201,6 @@ fn take_back(pair: &Pair, certificate: &[u8]) -> anyhow::Result<()> {
 const CERT_BITS: u32 = 0o777;
 const KEY_BITS: u32 = 0o740;
 
-/// Writes `PATH.part`, with the owner and the permissions of `path`, to the disk; or leaves no such file.
-fn write_beside(path: &Path, text: &[u8], bits: u32) -> anyhow::Result<()> {
-    let part = beside(path, "part");
-    remove(&part)?;
-    let written = write_new(&part, &fs::metadata(path)?, text, bits);
-    if written.is_err() {
-        let _ = remove(&part);
-    }
-    written.with_context(|| format!("cannot write {}", part.display()))
-}
-
-fn write_new(path: &Path, like: &fs::Metadata, text: &[u8], bits: u32) -> io::Result<()> {
-    // Its owner's alone before it holds a byte.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
-        fchown(&file, Some(like.uid()), Some(like.gid()))?;
-    }
-    file.set_permissions(Permissions::from_mode(like.mode() & bits))?;
-    file.write_all(text)?;
-    file.sync_all()
-}
-
-fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))?;
-    sync_folder(to)
-}
-
-/// A rename is on the disk when its folder is.
-fn sync_folder(path: &Path) -> anyhow::Result<()> {
-    let folder = folder(path);
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.with_context(|| format!("cannot sync the folder {}", folder.display()))
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Whether this key is that of the certificate.
 fn fits(cert: &Path, key: &Path) -> anyhow::Result<bool> {
     let chain = vec![
@@ -261,29 +214,6 @@ fn fits(cert: &Path, key: &Path) -> anyhow::Result<bool> {
         Err(rustls::Error::InconsistentKeys(_)) => Ok(false),
         Err(error) => bail!("{} and {}: {error}", cert.display(), key.display()),
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(".");
-    name.push(suffix);
-    name.into()
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// The file behind links; one that can't be looked at is itself.
-fn followed(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match fs::read_link(&path) {
-            Ok(target) => path = folder(&path).join(target),
-            Err(_) => break,
-        }
-    }
-    path
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! `Service::ask` is the one way to a permit (`authorize`): the policy is asked before anything of a request is looked
 //! at, and each call has its audit line.
 
+mod asked;
 mod authorize;
 mod delivery;
 mod followers;
@@ -116,7 +117,7 @@ impl JobWorker for Service {
     async fn start(&self, request: Request<v1::StartRequest>) -> Answer<v1::StartResponse> {
         let (peer, v1::StartRequest { id, spec }) = open(request)?;
         let (spec, caps) = (spec.unwrap_or_default(), self.settings.caps);
-        let asking = self.ask(&peer, asked_to_start(&id, &spec))?;
+        let asking = self.ask(&peer, asked::to_start(&id, &spec))?;
         let parse = async { Ok(action::Start { id: request::id(&id)?, request: request::job(spec, caps)? }) };
         let permit = asking.authorize(parse).await?;
         let (id, permitted) = (permit.action().id, Instant::now());
@@ -129,7 +130,7 @@ impl JobWorker for Service {
     async fn stop(&self, request: Request<v1::StopRequest>) -> Answer<v1::StopResponse> {
         let (peer, v1::StopRequest { job, signal, grace_msec }) = open(request)?;
         let grace = grace_msec.map_or(self.settings.grace, Duration::from_millis);
-        let asking = self.ask(&peer, asked_to_signal(&job, &signal))?;
+        let asking = self.ask(&peer, asked::to_signal(&job, &signal))?;
         let parse = async {
             let signal = match signal.as_str() {
                 "" => UnixSignal::SIGTERM,
@@ -147,7 +148,7 @@ impl JobWorker for Service {
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
         let (peer, v1::StatusRequest { job }) = open(request)?;
-        let asking = self.ask(&peer, asked_about(&job))?;
+        let asking = self.ask(&peer, asked::about(&job))?;
         let parse = async { Ok(action::Status { job: asking.resolve(&job).await? }) };
         let permit = asking.authorize(parse).await?;
         let view = self.engine.status(permit).await?;
@@ -172,7 +173,7 @@ impl JobWorker for Service {
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Answer<v1::WaitResponse> {
         let (peer, v1::WaitRequest { job }) = open(request)?;
-        let asking = self.ask(&peer, asked_about(&job))?;
+        let asking = self.ask(&peer, asked::about(&job))?;
         let parse = async { Ok(action::Wait { job: asking.resolve(&job).await? }) };
         let permit = asking.authorize(parse).await?;
         let _seat = self.followers.enter(&peer.identity.name, Following::Wait)?;
@@ -186,7 +187,7 @@ impl JobWorker for Service {
 
     async fn signal(&self, request: Request<v1::SignalRequest>) -> Answer<v1::SignalResponse> {
         let (peer, v1::SignalRequest { job, signal, all }) = open(request)?;
-        let asking = self.ask(&peer, asked_to_signal(&job, &signal))?;
+        let asking = self.ask(&peer, asked::to_signal(&job, &signal))?;
         let parse = async {
             let signal = request::signal("signal", &signal)?;
             Ok(action::Signal { job: asking.resolve(&job).await?, signal, all })
@@ -199,7 +200,7 @@ impl JobWorker for Service {
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Answer<v1::RemoveResponse> {
         let (peer, v1::RemoveRequest { job }) = open(request)?;
-        let asking = self.ask(&peer, asked_about(&job))?;
+        let asking = self.ask(&peer, asked::about(&job))?;
         let parse = async { Ok(action::Remove { job: asking.resolve(&job).await? }) };
         let permit = asking.authorize(parse).await?;
         let id = permit.action().job;
@@ -224,7 +225,7 @@ impl JobWorker for Service {
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {
         let (peer, v1::StreamRequest { job, only, from, no_follow, starting }) = open(request)?;
         let mut kind = None;
-        let asking = self.ask(&peer, asked_about(&job))?;
+        let asking = self.ask(&peer, asked::about(&job))?;
         let parse = async {
             kind = request::only(only)?;
             if starting {
@@ -250,43 +251,4 @@ fn open<T>(request: Request<T>) -> Result<(Peer, T), Status> {
     let peer = request.extensions().get::<Peer>().cloned();
     let peer = peer.ok_or_else(|| Status::internal("the connection carries no client identity"))?;
     Ok((peer, request.into_inner()))
-}
-
-fn asked_about(job: &str) -> Asked {
-    Asked { job: Some(job.to_owned()), ..Asked::default() }
-}
-
-fn asked_to_signal(job: &str, signal: &str) -> Asked {
-    let signal = Some(signal).filter(|signal| !signal.is_empty()).map(str::to_owned);
-    Asked { signal, ..asked_about(job) }
-}
-
-fn asked_to_start(id: &str, spec: &v1::JobSpec) -> Asked {
-    let given = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
-    let words = std::iter::once(&spec.command).chain(&spec.args).map(Vec::as_slice);
-    Asked {
-        job: given(id),
-        argv: Some(audit::argv(words)),
-        limits: limits_text(spec),
-        user: given(&spec.user),
-        ..Asked::default()
-    }
-}
-
-fn limits_text(spec: &v1::JobSpec) -> Option<String> {
-    let limits = spec.limits.clone().unwrap_or_default();
-    let single = [
-        ("cpu", limits.cpu),
-        ("cpu_weight", limits.cpu_weight),
-        ("memory", limits.memory),
-        ("memory_high", limits.memory_high),
-        ("swap", limits.swap),
-        ("pids", limits.pids),
-        ("timeout", spec.timeout_msec.map(|msec| format!("{msec}ms")).unwrap_or_default()),
-        ("output", spec.output_limit.clone()),
-    ];
-    let io = limits.io.into_iter().map(|io| ("io", io));
-    let given = single.into_iter().chain(io).filter(|(_, text)| !text.is_empty());
-    let texts: Vec<_> = given.map(|(name, text)| format!("{name}={text}")).collect();
-    (!texts.is_empty()).then(|| texts.join(" "))
 }

@@ -1,6 +1,8 @@
 //! Every instant at which a replacement may be cut off, one by one, with real files.
 
+use std::fs::Permissions;
 use std::mem;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;

@@ -21,91 +21,27 @@
 //! env = ["CI", "BUILD_*"]             # what --env may set; or "any"
 //! ```
 
-use std::collections::BTreeMap;
+mod table;
+
 use std::fmt::Display;
-use std::num::NonZeroU32;
 use std::ops::Range;
 
-use jobworker_limits::{CpuLimit, CpuWeight, IoLimit, MemorySize, OutputLimit, PidsLimit, SwapLimit};
-use serde::Deserialize;
+use jobworker_limits::IoLimit;
 use toml::Spanned;
 
+use self::table::{JobsTable, PolicyTable, RoleTable};
 use super::action::Verb;
-use super::ceiling::{Ceiling, Timeout};
+use super::ceiling::Ceiling;
 use super::command::AllowedCommand;
 use super::envelope::{Envelope, Ruled};
-use super::grant::{Grant, Ownership};
-use super::identify::{Fingerprint, Identify};
-use super::names::Names;
+use super::grant::Grant;
+use super::identify::Identify;
 use super::role::{Right, Role};
 use super::rule::{Rule, Source};
-use super::run_as::RunAs;
 use super::{Policy, PolicyError};
 
 /// The longest name of a role, in bytes: what a certificate's extension holds.
 const MAX_ROLE_BYTES: usize = 127;
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[derive(Default)]
-struct PolicyTable {
-    identify: Option<Spanned<Identify>>,
-    ownership: Option<Spanned<Ownership>>,
-    roles: BTreeMap<Spanned<String>, RoleTable>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RoleTable {
-    all: Option<Spanned<Grant>>,
-    start: Option<Spanned<Grant>>,
-    stop: Option<Spanned<Grant>>,
-    status: Option<Spanned<Grant>>,
-    stream: Option<Spanned<Grant>>,
-    list: Option<Spanned<Grant>>,
-    wait: Option<Spanned<Grant>>,
-    signal: Option<Spanned<Grant>>,
-    remove: Option<Spanned<Grant>>,
-    renew: Option<Spanned<Grant>>,
-    fingerprints: Option<Spanned<Vec<Spanned<Fingerprint>>>>,
-    uris: Option<Spanned<Vec<Spanned<String>>>>,
-    jobs: JobsTable,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct JobsTable {
-    cpu: Option<Spanned<Ceiling<CpuLimit>>>,
-    cpu_weight: Option<Spanned<Ceiling<CpuWeight>>>,
-    memory: Option<Spanned<Ceiling<MemorySize>>>,
-    memory_high: Option<Spanned<Ceiling<MemorySize>>>,
-    swap: Option<Spanned<Ceiling<SwapLimit>>>,
-    pids: Option<Spanned<Ceiling<PidsLimit>>>,
-    io: Vec<Spanned<IoLimit>>,
-    timeout: Option<Spanned<Ceiling<Timeout>>>,
-    output: Option<Spanned<Ceiling<OutputLimit>>>,
-    running: Option<Spanned<NonZeroU32>>,
-    run_as: Option<Spanned<RunAs>>,
-    users: Option<Spanned<Names>>,
-    commands: Option<Spanned<Vec<AllowedCommand>>>,
-    env: Option<Spanned<Names>>,
-}
-
-impl RoleTable {
-    fn grant(&self, verb: Verb) -> Option<&Spanned<Grant>> {
-        match verb {
-            Verb::Start => self.start.as_ref(),
-            Verb::Stop => self.stop.as_ref(),
-            Verb::Status => self.status.as_ref(),
-            Verb::Stream => self.stream.as_ref(),
-            Verb::List => self.list.as_ref(),
-            Verb::Wait => self.wait.as_ref(),
-            Verb::Signal => self.signal.as_ref(),
-            Verb::Remove => self.remove.as_ref(),
-            Verb::Renew => self.renew.as_ref(),
-        }
-    }
-}
 
 /// Reads a policy; `name` is what its rules and errors call it.
 pub(super) fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {

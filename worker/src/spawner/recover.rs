@@ -10,7 +10,7 @@
 //!                     ├─ starting ──────────▶ removed              ├ what can't be done yet is
 //!                     └─ running, stopping ─▶ recorded as lost     ┘ tried again every second
 //! ```
-//! A new spawner looks at every folder before it says that it is ready ([`scan`]), and leaves to recoverers, which are
+//! A new spawner looks at every folder before it says that it is ready ([`scan()`]), and leaves to recoverers, which are
 //! forked like shims, what takes long ([`recover`]).
 
 pub(super) mod group;
