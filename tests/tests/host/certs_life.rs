@@ -25,7 +25,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use crate::certs::made_by_openssl;
-use crate::certs_support::{Counter, READ, ending, list_until, replace, since, told, until_told};
+use crate::certs_support::{Counter, KEPT, READ, ending, list_until, replace, since, told, until_told};
 use crate::support::{Answer, Running, jobctl_as};
 
 /// Everything that one client has open and that ends with its certificate, each as a task that ends with the worker's word
@@ -172,6 +172,35 @@ async fn a_list_that_is_not_renewed_locks_out_until_it_is() {
     replace(&pki.crl(), list_until(&pki, OffsetDateTime::now_utc() + Duration::from_secs(86_400)));
     until_told(&worker, READ, 1);
     jobctl_as(&worker, "alice", &["list"]).with_code(0);
+}
+
+/// Whose list has ended is locked out; that keeps no other CA's list, and nobody's revocation, from coming into force.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_was_forgotten_does_not_keep_a_revocation_out() {
+    let (forgetful, careful) = (Arc::new(Pki::new()), Pki::new());
+    let both = [forgetful.ca(), careful.ca()].map(|path| fs::read_to_string(path).expect("a CA")).concat();
+    let own_ca = forgetful.dir().join("own-ca.pem");
+    fs::copy(forgetful.ca(), &own_ca).expect("a writable folder");
+    replace(&forgetful.ca(), both);
+    replace(&forgetful.crl(), list_until(&forgetful, OffsetDateTime::now_utc() + Duration::from_secs(8)));
+    let carol = careful.client("carol", "admin", &[]);
+    let worker = Worker::builder().pki(&forgetful).args(&["--crl", path(&careful.crl())]).start();
+    let mut client =
+        client::connect(&worker.address, &own_ca, Some(&carol), &[&TLS13]).await.expect("a connection");
+    let job = start(&mut client, shell("echo up; exec sleep 300")).await.expect("a job").id;
+    let following = follow(client.clone(), &job).await;
+    until("the list has ended", || {
+        worker.log().iter().any(|line| line.contains("gencrl") && line.contains(" ended on ")).then_some(())
+    });
+    jobctl_as(&worker, "alice", &["list"]).with_code(1);
+    client.list(ListRequest::default()).await.expect("another CA's client goes on");
+    careful.revoke("carol");
+    let (status, _) = timeout(PATIENCE, following).await.expect("it ends").expect("no panic");
+    assert_eq!(status.message(), "certificate of carol was revoked");
+    until_told(&worker, READ, 1);
+    // What is put in place anew has to be good.
+    replace(&forgetful.crl(), list_until(&forgetful, OffsetDateTime::now_utc() - time::Duration::hours(1)));
+    until_told(&worker, KEPT, 1);
 }
 
 /// `jobctl` as bob, which follows a job.

@@ -160,9 +160,9 @@ impl Keeper {
 
     async fn read_again(&mut self, is_asked: bool) {
         self.reading.is_asked |= is_asked;
-        let files = self.files.clone();
-        match blocking(move || Set::read(&files)).await {
-            Ok(set) if set.digest == self.set.digest && !self.reading.is_asked => {
+        let (files, before) = (self.files.clone(), Arc::clone(&self.set));
+        match blocking(move || before.read_again(&files)).await {
+            Ok(set) if set.sums == self.set.sums && !self.reading.is_asked => {
                 if std::mem::take(&mut self.reading).complaint.is_some() {
                     tracing::info!("the files of certificates, key and lists are as they were, and good");
                     self.metrics.reloaded(Reloaded::Certificates, true);

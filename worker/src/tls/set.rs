@@ -13,7 +13,7 @@ use rustls::{RootCertStore, ServerConfig};
 use super::any_of::AnyOf;
 use super::expiry::{Expiry, What};
 use super::presented::Noting;
-use super::sources::{Certificates, Lists, Source, Sources, Trust, has_passed};
+use super::sources::{Certificates, Lists, Source, Sources, Sum, Trust};
 use super::{Files, TlsError, provider};
 use crate::identity::{Certificate, RevocationList, utc};
 
@@ -27,8 +27,8 @@ pub(super) struct Set {
     pub(super) expiries: Vec<Expiry>,
     /// What is not wrong, and not as somebody may think either.
     pub(super) warnings: Vec<String>,
-    /// Of all the files' bytes.
-    pub(super) digest: [u8; 32],
+    /// Of the files.
+    pub(super) sums: Vec<Sum>,
 }
 
 impl Set {
@@ -37,20 +37,31 @@ impl Set {
     /// # Errors
     /// When a file can't be read, is not what it should be, does not fit the others, or has expired.
     pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
-        let sources = Sources::read(files)?;
+        Self::of(&Sources::read(files, &[])?)
+    }
+
+    /// The same, to take this one's place. A file that is as it was may have expired.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn read_again(&self, files: &Files) -> Result<Self, TlsError> {
+        Self::of(&Sources::read(files, &self.sums)?)
+    }
+
+    fn of(sources: &Sources) -> Result<Self, TlsError> {
         let provider = Arc::new(provider());
         let trust = &sources.trust;
         let (cas, lists) = (trust.ca.certificates()?, trust.lists()?);
         let verifier = verifier(&trust.ca, &cas, &lists, &provider)?;
         let chain = sources.cert.certificates()?;
         fit_to_serve(&sources.cert, &chain)?;
-        let config = config(&sources, chain.clone(), Arc::clone(&verifier), provider)?;
+        let config = config(sources, chain.clone(), Arc::clone(&verifier), provider)?;
         Ok(Self {
             config: Arc::new(config),
             verifier,
-            expiries: expiries(&sources, &cas, &chain, &lists),
+            expiries: expiries(sources, &cas, &chain, &lists),
             warnings: without_list(&trust.ca.path, &cas, &lists),
-            digest: sources.digest(),
+            sums: sources.sums(),
         })
     }
 }
@@ -72,7 +83,7 @@ pub(crate) fn client_verifier(
     files: &Files,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let trust = Trust::read(files)?;
+    let trust = Trust::read(files, &[])?;
     verifier(&trust.ca, &trust.ca.certificates()?, &trust.lists()?, provider)
 }
 
@@ -122,7 +133,7 @@ fn is_of_namesake(ca: Option<&Certificate>, list: &CertificateRevocationListDer<
 fn fit_to_serve(source: &Source, chain: &Certificates) -> Result<(), TlsError> {
     // What can't be read is for rustls to refuse, which says more.
     let Some(leaf) = chain.first().and_then(|leaf| Certificate::from_der(leaf)) else { return Ok(()) };
-    if has_passed(leaf.not_after_unix_sec) {
+    if source.has_expired(leaf.not_after_unix_sec) {
         return Err(source.unusable(format!("it expired on {}", utc(leaf.not_after_unix_sec))));
     }
     if !leaf.may_serve {
