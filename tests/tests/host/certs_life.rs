@@ -182,7 +182,8 @@ async fn a_list_that_was_forgotten_does_not_keep_a_revocation_out() {
     let own_ca = forgetful.dir().join("own-ca.pem");
     fs::copy(forgetful.ca(), &own_ca).expect("a writable folder");
     replace(&forgetful.ca(), both);
-    replace(&forgetful.crl(), list_until(&forgetful, OffsetDateTime::now_utc() + Duration::from_secs(8)));
+    let end = OffsetDateTime::now_utc() + Duration::from_secs(8);
+    replace(&forgetful.crl(), list_until(&forgetful, end));
     let carol = careful.client("carol", "admin", &[]);
     let worker = Worker::builder().pki(&forgetful).args(&["--crl", path(&careful.crl())]).start();
     let mut client =
@@ -192,6 +193,8 @@ async fn a_list_that_was_forgotten_does_not_keep_a_revocation_out() {
     until("the list has ended", || {
         worker.log().iter().any(|line| line.contains("gencrl") && line.contains(" ended on ")).then_some(())
     });
+    // Of the second in which it ends nothing shows yet.
+    until("that is over", || (since(end) > Duration::from_secs(2)).then_some(()));
     jobctl_as(&worker, "alice", &["list"]).with_code(1);
     client.list(ListRequest::default()).await.expect("another CA's client goes on");
     careful.revoke("carol");
