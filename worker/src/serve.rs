@@ -83,9 +83,10 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
     tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let metrics = Metrics::default();
-    let renewal = config.renewal.as_ref().map(|settings| Renewal::load(settings, &config.tls)).transpose()?;
+    let renewal = config.renewal.as_ref().map(Renewal::load).transpose()?;
     let others = renewal.iter().map(|renewal| renewal.end().clone()).collect();
     let tls = tls::live::load(&config.tls, others, metrics.clone())?;
+    renewal.iter().for_each(|renewal| renewal.tell_of_doubt(&config.tls));
     let policies = live::load(config.policy.as_deref(), metrics.clone())?;
     let ends = audit::start(&config.audit_log, &config.state_dir)?;
     let listener = TcpListener::bind(config.listen).await;

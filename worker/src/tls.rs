@@ -2,8 +2,8 @@
 //!
 //! There is no resumption (no session tickets), so every connection is verified anew: its chain up to a CA of `--ca`,
 //! its dates, that it is meant for clients, and that no list of `--crl` revokes it. With `--crl`, a certificate whose
-//! status can't be told (no list of its CA, or one past its next update) is refused: at start with an error, later
-//! with a line in the audit log that says so.
+//! status can't be told (no list of its CA, or one past its next update) is refused, with a line in the audit log that
+//! says so. A worker whose lists have all ended does not start (`ended`).
 //!
 //! Files are read at start, on SIGHUP and when they change ([`live`]): together, and all or none of them come into force
 //! (`set`). From then on handshakes are by the new ones, and who is connected is verified again (`chains`): a certificate
@@ -15,6 +15,7 @@ mod chains;
 mod clock;
 mod connection;
 mod cut;
+mod ended;
 mod expiry;
 pub mod live;
 mod presented;

@@ -182,9 +182,9 @@ async fn a_list_that_was_forgotten_does_not_keep_a_revocation_out() {
     let own_ca = forgetful.dir().join("own-ca.pem");
     fs::copy(forgetful.ca(), &own_ca).expect("a writable folder");
     replace(&forgetful.ca(), both);
-    let end = OffsetDateTime::now_utc() + Duration::from_secs(8);
-    replace(&forgetful.crl(), list_until(&forgetful, end));
     let carol = careful.client("carol", "admin", &[]);
+    let end = OffsetDateTime::now_utc() + Duration::from_secs(10);
+    replace(&forgetful.crl(), list_until(&forgetful, end));
     let worker = Worker::builder().pki(&forgetful).args(&["--crl", path(&careful.crl())]).start();
     let mut client =
         client::connect(&worker.address, &own_ca, Some(&carol), &[&TLS13]).await.expect("a connection");
@@ -201,6 +201,8 @@ async fn a_list_that_was_forgotten_does_not_keep_a_revocation_out() {
     let (status, _) = timeout(PATIENCE, following).await.expect("it ends").expect("no panic");
     assert_eq!(status.message(), "certificate of carol was revoked");
     until_told(&worker, READ, 1);
+    worker.signal(Signal::SIGHUP);
+    until_told(&worker, READ, 2);
     // What is put in place anew has to be good.
     replace(&forgetful.crl(), list_until(&forgetful, OffsetDateTime::now_utc() - time::Duration::hours(1)));
     until_told(&worker, KEPT, 1);

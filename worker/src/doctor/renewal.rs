@@ -10,9 +10,9 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let Some(settings) = &subject.config.renewal else { return Vec::new() };
     let name = settings.ca.display().to_string();
     let mend = "mend that; or another: jobworker certs init --dir DIR --name \"renewal CA\"";
-    vec![match Renewal::check(settings, &subject.config.tls) {
-        Ok((_, None)) => Finding::ok(name, format!("renews certificates, for {} days each", settings.days)),
-        Ok((_, Some(reason))) => Finding::warn(
+    vec![match Renewal::load(settings).map(|renewal| renewal.trial(&subject.config.tls)) {
+        Ok(Ok(())) => Finding::ok(name, format!("renews certificates, for {} days each", settings.days)),
+        Ok(Err(reason)) => Finding::warn(
             name,
             format!("this worker would refuse the certificates that it renews: {reason}"),
             "add that CA to --ca, and its list to --crl",

@@ -55,30 +55,12 @@ pub enum RenewalFileError {
 }
 
 impl Renewal {
-    /// With the CA in these files. A CA whose certificates this worker itself would refuse is a warning in the log:
-    /// others may take them.
+    /// With the CA in these files.
     ///
     /// # Errors
     /// When a file can't be read or is not what it should be, when they don't fit, when the key is open to others, and
     /// when the CA may not sign (any more).
-    pub fn load(settings: &Settings, files: &Files) -> Result<Self, RenewalFileError> {
-        let (renewal, doubt) = Self::check(settings, files)?;
-        if let Some(reason) = doubt {
-            let ca = settings.ca.display().to_string();
-            tracing::warn!(
-                ca,
-                reason,
-                "this worker will refuse the certificates that it renews (--renew-ca)"
-            );
-        }
-        Ok(renewal)
-    }
-
-    /// The same, and why this worker would refuse what is renewed, if it would.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn check(settings: &Settings, files: &Files) -> Result<(Self, Option<String>), RenewalFileError> {
+    pub fn load(settings: &Settings) -> Result<Self, RenewalFileError> {
         let Settings { ca, key, days, role_oid } = settings;
         let authority = Authority::read(ca, key)?;
         let metadata = fs::metadata(key).map_err(|source| jobworker_certs::Error::Io {
@@ -97,13 +79,26 @@ impl Renewal {
         }
         let end = end(ca, &authority);
         let (authority, role_oid) = (Arc::new(authority), role_oid.clone());
-        let renewal = Self { authority, end, days: *days, role_oid, pace: Pace::default() };
-        let doubt = renewal.trial(files).err();
-        Ok((renewal, doubt))
+        Ok(Self { authority, end, days: *days, role_oid, pace: Pace::default() })
+    }
+
+    /// Where this worker itself would refuse what is renewed, the log says so: others may take it.
+    pub fn tell_of_doubt(&self, files: &Files) {
+        if let Err(reason) = self.trial(files) {
+            let ca = self.end.path.display().to_string();
+            tracing::warn!(
+                ca,
+                reason,
+                "this worker will refuse the certificates that it renews (--renew-ca)"
+            );
+        }
     }
 
     /// Signs a certificate that nobody gets, and has it verified as a client's is.
-    fn trial(&self, files: &Files) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Why this worker would refuse it.
+    pub(crate) fn trial(&self, files: &Files) -> Result<(), String> {
         let words = |error: &dyn std::error::Error| error.to_string();
         let names = RequestedNames { common_name: Some("trial".to_owned()), ..RequestedNames::default() };
         let request = NewRequest::make(KeyKind::P256, &names).map_err(|error| words(&error))?;

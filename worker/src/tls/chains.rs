@@ -158,12 +158,14 @@ impl Chains {
         Arc::clone(&self.table().set)
     }
 
-    /// The chain of a new connection, which `verified_by` has let in. It may be cut off already.
+    /// The chain of a new connection, which `verified_by` has let in, by a handshake that began in that second of the
+    /// Unix epoch. It may be cut off already.
     pub(super) fn enter(
         self: &Arc<Self>,
         certificates: &[CertificateDer<'_>],
         name: &str,
         verified_by: &Arc<Set>,
+        began: i64,
     ) -> Chain {
         let fresh = Chain(Arc::new(Shared {
             hash: hash_of(certificates),
@@ -183,8 +185,9 @@ impl Chains {
         // Whichever is not used is dropped without the lock, because that takes it.
         drop(table);
         let chain = known.filter(|_| is_known).unwrap_or(fresh);
-        // For the handshake its last second counts in full.
-        let is_over = chain.due(unix_sec(now) - 1).is_some_and(|due| due <= unix_sec(now));
+        // Nobody looked at this chain when that ended; and for the handshake its last second counts in full.
+        let has_ended = |end: i64| (began..=unix_sec(now)).contains(&end);
+        let is_over = chain.due(began - 1).is_some_and(has_ended) || set.list_ends().any(has_ended);
         if is_over || !Arc::ptr_eq(&set, verified_by) {
             chain.is_cut_by(&set, now);
         }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Files;
 use super::chains::{Chain, Chains, verify_again};
 use super::clock::{Clock, unix_sec};
-use super::expiry::{Expiry, Urgency, What};
+use super::expiry::{Expiry, Urgency};
 use super::set::Set;
 use crate::job::engine::blocking;
 use crate::metrics::{Metrics, Reloaded};
@@ -40,6 +40,8 @@ pub struct InForce {
 pub(super) struct Handshake {
     chains: Arc<Chains>,
     set: Arc<Set>,
+    /// In which second of the Unix epoch it began.
+    began: i64,
 }
 
 impl std::fmt::Debug for InForce {
@@ -56,7 +58,8 @@ impl InForce {
 
     /// For one handshake.
     pub(super) fn handshake(&self) -> Handshake {
-        Handshake { chains: Arc::clone(&self.chains), set: self.chains.set() }
+        let began = unix_sec(SystemTime::now());
+        Handshake { chains: Arc::clone(&self.chains), set: self.chains.set(), began }
     }
 }
 
@@ -68,7 +71,7 @@ impl Handshake {
     /// It has gone well: from now on the client's chain is kept an eye on. It may be cut off already, by a set that has
     /// come into force meanwhile.
     pub(super) fn enter(&self, certificates: &[CertificateDer<'_>], name: &str) -> Chain {
-        self.chains.enter(certificates, name, &self.set)
+        self.chains.enter(certificates, name, &self.set, self.began)
     }
 }
 
@@ -162,9 +165,9 @@ impl Keeper {
         self.reading.is_asked |= is_asked;
         let (files, before) = (self.files.clone(), Arc::clone(&self.set));
         match blocking(move || before.read_again(&files)).await {
-            Ok(set) if set.sums == self.set.sums && !self.reading.is_asked => {
+            Ok(set) if set.digest == self.set.digest && !self.reading.is_asked => {
                 if std::mem::take(&mut self.reading).complaint.is_some() {
-                    tracing::info!("the files of certificates, key and lists are as they were, and good");
+                    tracing::info!("the files of certificates, key and lists are as they were");
                     self.metrics.reloaded(Reloaded::Certificates, true);
                 }
             }
@@ -215,8 +218,7 @@ impl Keeper {
             sleep(PATIENCE).await;
         }
         let now = unix_sec(SystemTime::now());
-        let mut lists = self.set.expiries.iter().filter(|expiry| expiry.what == What::RevocationList);
-        let has_list_ended = lists.any(|list| (self.looked_at + 1..=now).contains(&list.not_after_unix_sec));
+        let has_list_ended = self.set.list_ends().any(|end| (self.looked_at + 1..=now).contains(&end));
         self.looked_at = now;
         let due = self.chains.take_due(now);
         self.verify(if has_list_ended { self.chains.all() } else { due }).await;

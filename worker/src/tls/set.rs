@@ -11,11 +11,12 @@ use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::any_of::AnyOf;
+use super::ended::{Known, expect_current_certificate, expect_current_lists};
 use super::expiry::{Expiry, What};
 use super::presented::Noting;
 use super::sources::{Certificates, Lists, Source, Sources, Sum, Trust};
 use super::{Files, TlsError, provider};
-use crate::identity::{Certificate, RevocationList, utc};
+use crate::identity::{Certificate, RevocationList};
 
 /// What all files together make.
 pub(super) struct Set {
@@ -27,41 +28,51 @@ pub(super) struct Set {
     pub(super) expiries: Vec<Expiry>,
     /// What is not wrong, and not as somebody may think either.
     pub(super) warnings: Vec<String>,
-    /// Of the files.
-    pub(super) sums: Vec<Sum>,
+    /// Of all the files' bytes.
+    pub(super) digest: Sum,
+    known: Known,
 }
 
 impl Set {
     /// Reads and checks them.
     ///
     /// # Errors
-    /// When a file can't be read, is not what it should be, does not fit the others, or has expired.
+    /// When a file can't be read, is not what it should be, does not fit the others, or has expired (`ended`).
     pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
-        Self::of(&Sources::read(files, &[])?)
+        Self::of(&Sources::read(files)?, None)
     }
 
-    /// The same, to take this one's place. A file that is as it was may have expired.
+    /// The same, to take this one's place.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub(super) fn read_again(&self, files: &Files) -> Result<Self, TlsError> {
-        Self::of(&Sources::read(files, &self.sums)?)
+        Self::of(&Sources::read(files)?, Some(&self.known))
     }
 
-    fn of(sources: &Sources) -> Result<Self, TlsError> {
+    /// When its lists end, in seconds since the Unix epoch.
+    pub(super) fn list_ends(&self) -> impl Iterator<Item = i64> {
+        let lists = self.expiries.iter().filter(|expiry| expiry.what == What::RevocationList);
+        lists.map(|list| list.not_after_unix_sec)
+    }
+
+    fn of(sources: &Sources, before: Option<&Known>) -> Result<Self, TlsError> {
         let provider = Arc::new(provider());
         let trust = &sources.trust;
         let (cas, lists) = (trust.ca.certificates()?, trust.lists()?);
         let verifier = verifier(&trust.ca, &cas, &lists, &provider)?;
         let chain = sources.cert.certificates()?;
-        fit_to_serve(&sources.cert, &chain)?;
+        expect_current_lists(&lists, before)?;
+        expect_current_certificate(&sources.cert, &chain[0], before)?;
+        fit_to_serve(&sources.cert, &chain[0])?;
         let config = config(sources, chain.clone(), Arc::clone(&verifier), provider)?;
         Ok(Self {
             config: Arc::new(config),
             verifier,
             expiries: expiries(sources, &cas, &chain, &lists),
             warnings: without_list(&trust.ca.path, &cas, &lists),
-            sums: sources.sums(),
+            digest: sources.digest(),
+            known: Known::of(&chain, &lists),
         })
     }
 }
@@ -83,7 +94,7 @@ pub(crate) fn client_verifier(
     files: &Files,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let trust = Trust::read(files, &[])?;
+    let trust = Trust::read(files)?;
     verifier(&trust.ca, &trust.ca.certificates()?, &trust.lists()?, provider)
 }
 
@@ -129,20 +140,15 @@ fn is_of_namesake(ca: Option<&Certificate>, list: &CertificateRevocationListDer<
     ca.zip(list).is_some_and(|(ca, list)| ca.has_namesakes_list(&list))
 }
 
-/// That clients will take it: it has not expired, and is meant for servers.
-fn fit_to_serve(source: &Source, chain: &Certificates) -> Result<(), TlsError> {
+/// That clients will take it: it is meant for servers.
+fn fit_to_serve(source: &Source, leaf: &CertificateDer<'_>) -> Result<(), TlsError> {
     // What can't be read is for rustls to refuse, which says more.
-    let Some(leaf) = chain.first().and_then(|leaf| Certificate::from_der(leaf)) else { return Ok(()) };
-    if source.has_expired(leaf.not_after_unix_sec) {
-        return Err(source.unusable(format!("it expired on {}", utc(leaf.not_after_unix_sec))));
+    if Certificate::from_der(leaf).is_none_or(|leaf| leaf.may_serve) {
+        return Ok(());
     }
-    if !leaf.may_serve {
-        return Err(source.unusable(
-            "it is not meant for servers: its extended key usage lacks serverAuth; make one that is (jobworker certs \
-             server)",
-        ));
-    }
-    Ok(())
+    Err(source.unusable(
+        "it is not meant for servers: its extended key usage lacks serverAuth; make one that is (jobworker certs server)",
+    ))
 }
 
 fn config(

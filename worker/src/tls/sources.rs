@@ -1,11 +1,7 @@
-//! The files' bytes, read once, and what is in them: at least one section of its kind each, nothing past its end.
-//!
-//! What was in force already may have ended since. That keeps nothing else from coming into force: a new list takes effect
-//! beside one that was forgotten, whose CA's clients are refused until it is renewed.
+//! The files' bytes, read once, and what is in them: at least one section of its kind each.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use rustls::pki_types::pem::{self, PemObject};
@@ -13,7 +9,6 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use sha2::{Digest, Sha256};
 
 use super::{Files, TlsError};
-use crate::identity::{RevocationList, utc};
 
 pub(super) type Certificates = Vec<CertificateDer<'static>>;
 pub(super) type Lists = Vec<CertificateRevocationListDer<'static>>;
@@ -23,7 +18,7 @@ const CERTIFICATE: &str = "the certificate";
 const KEY: &str = "the private key";
 const LIST: &str = "the revocation list";
 
-/// SHA-256 of a file's bytes.
+/// SHA-256.
 pub(super) type Sum = [u8; 32];
 
 /// The files as they were at one time.
@@ -44,38 +39,36 @@ pub(super) struct Source {
     what: &'static str,
     pub(super) path: PathBuf,
     bytes: Vec<u8>,
-    sum: Sum,
-    /// The same bytes are in force.
-    is_in_force: bool,
 }
 
 pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Certificates, TlsError> {
-    Source::read(what, path, &[])?.certificates()
+    Source::read(what, path)?.certificates()
 }
 
 pub(crate) fn revocation_lists(path: &Path) -> Result<Lists, TlsError> {
-    Source::read(LIST, path, &[])?.revocation_lists()
+    Source::read(LIST, path)?.revocation_lists()
 }
 
 impl Sources {
-    /// `in_force`: the files' sums when they came into force; none at start.
-    pub(super) fn read(files: &Files, in_force: &[Sum]) -> Result<Self, TlsError> {
-        let trust = Trust::read(files, in_force)?;
-        let cert = Source::read(CERTIFICATE, &files.cert, in_force)?;
-        let key = Source::read(KEY, &files.key, in_force)?;
+    pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
+        let trust = Trust::read(files)?;
+        let (cert, key) = (Source::read(CERTIFICATE, &files.cert)?, Source::read(KEY, &files.key)?);
         Ok(Self { trust, cert, key })
     }
 
-    pub(super) fn sums(&self) -> Vec<Sum> {
+    /// Of all the files' bytes.
+    pub(super) fn digest(&self) -> Sum {
         let all = [&self.trust.ca, &self.cert, &self.key].into_iter().chain(&self.trust.crl);
-        all.map(|source| source.sum).collect()
+        let hasher =
+            all.fold(Sha256::new(), |hasher, source| hasher.chain_update(Sha256::digest(&source.bytes)));
+        hasher.finalize().into()
     }
 }
 
 impl Trust {
-    pub(super) fn read(files: &Files, in_force: &[Sum]) -> Result<Self, TlsError> {
-        let crl = files.crl.iter().map(|path| Source::read(LIST, path, in_force));
-        Ok(Self { ca: Source::read(CA, &files.ca, in_force)?, crl: crl.collect::<Result<_, _>>()? })
+    pub(super) fn read(files: &Files) -> Result<Self, TlsError> {
+        let crl = files.crl.iter().map(|path| Source::read(LIST, path));
+        Ok(Self { ca: Source::read(CA, &files.ca)?, crl: crl.collect::<Result<_, _>>()? })
     }
 
     /// The lists of each file, in the order in which the files are given.
@@ -85,16 +78,9 @@ impl Trust {
 }
 
 impl Source {
-    fn read(what: &'static str, path: &Path, in_force: &[Sum]) -> Result<Self, TlsError> {
+    fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
         let bytes = fs::read(path).map_err(|error: io::Error| unusable(what, path)(error))?;
-        let sum = Sha256::digest(&bytes).into();
-        Ok(Self { what, path: path.to_owned(), bytes, sum, is_in_force: in_force.contains(&sum) })
-    }
-
-    /// Whether what ends at that second of the Unix epoch has ended, and that counts.
-    pub(super) fn has_expired(&self, end: i64) -> bool {
-        let now_sec = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        !self.is_in_force && u64::try_from(end).map_or(true, |end| end < now_sec)
+        Ok(Self { what, path: path.to_owned(), bytes })
     }
 
     pub(super) fn unusable(&self, reason: impl Display) -> TlsError {
@@ -111,16 +97,7 @@ impl Source {
     }
 
     fn revocation_lists(&self) -> Result<Lists, TlsError> {
-        let lists: Lists = self.sections("X509 CRL")?;
-        let ends = lists.iter().filter_map(|list| RevocationList::from_der(list)?.next_update_unix_sec);
-        match ends.into_iter().find(|&end| self.has_expired(end)) {
-            Some(end) => Err(self.unusable(format!(
-                "it expired on {}, and with it nobody would get in; renew it (jobworker certs revoke, openssl ca \
-                 -gencrl)",
-                utc(end)
-            ))),
-            None => Ok(lists),
-        }
+        self.sections("X509 CRL")
     }
 
     /// All sections of one kind: at least one.

@@ -4,6 +4,7 @@ use jobworker_certs::{AuthorityRequest, Days, Existing, Folder, Holder, KeyKind,
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
 use tempfile::TempDir;
 
+use super::set::Set;
 use super::*;
 
 struct Pki {
@@ -67,20 +68,58 @@ fn a_file_that_is_missing_or_something_else_is_named() {
     assert!(error.contains("the revocation list") && error.contains("BEGIN X509 CRL"), "{error}");
 }
 
-#[test]
-fn an_expired_revocation_list_is_no_list() {
-    let Pki { dir, files } = pki();
+/// A list of nobody that ended long ago, by the CA of a folder. PEM.
+fn ended_list(dir: &TempDir, number: u8) -> String {
     let authority = jobworker_certs::Authority::load(dir.path()).unwrap();
     let list = CertificateRevocationListParams {
         this_update: rcgen::date_time_ymd(2020, 1, 1),
         next_update: rcgen::date_time_ymd(2020, 2, 1),
-        crl_number: SerialNumber::from(vec![1]),
+        crl_number: SerialNumber::from(vec![number]),
         issuing_distribution_point: None,
         revoked_certs: Vec::new(),
         key_identifier_method: KeyIdMethod::Sha256,
     };
-    let list = list.signed_by(authority.issuer()).unwrap().pem().unwrap();
-    fs::write(&files.crl[0], list).unwrap();
+    list.signed_by(authority.issuer()).unwrap().pem().unwrap()
+}
+
+const ENDED: &str = "it expired on 2020-02-01T00:00:00Z";
+
+#[test]
+fn an_expired_revocation_list_is_no_list() {
+    let Pki { dir, files } = pki();
+    fs::write(&files.crl[0], ended_list(&dir, 1)).unwrap();
     let error = refused(&files);
-    assert!(error.contains("crl.pem: it expired on 2020-02-01T00:00:00Z"), "{error}");
+    assert!(error.contains(&format!("crl.pem: {ENDED}")), "{error}");
+}
+
+#[test]
+fn one_forgotten_list_of_several_keeps_nothing_out_and_a_mistaken_one_is_not_taken() {
+    let (Pki { dir, mut files }, other) = (pki(), pki());
+    let own = fs::read_to_string(&other.files.crl[0]).unwrap();
+    let cas = [&files.ca, &other.files.ca].map(|ca| fs::read_to_string(ca).unwrap()).concat();
+    fs::write(&files.ca, cas).unwrap();
+    files.crl.push(other.files.crl[0].clone());
+    let good = Set::read(&files).unwrap();
+
+    let forgotten = ended_list(&dir, 1);
+    fs::write(&files.crl[0], &forgotten).unwrap();
+    let error = good.read_again(&files).map(drop).expect_err("put in place by mistake").to_string();
+    assert!(error.contains(&format!("crl.pem: {ENDED}")), "{error}");
+    let started = Set::read(&files).expect("the other CA's clients get in");
+
+    let other_list = |serial: &str| {
+        Folder::at(other.dir.path()).revoke(&serial.parse().unwrap()).unwrap();
+        fs::read_to_string(&other.files.crl[0]).unwrap()
+    };
+    other_list("77");
+    started.read_again(&files).expect("a revocation beside the forgotten one");
+    // The same with both lists in one file.
+    files.crl.truncate(1);
+    fs::write(&files.crl[0], forgotten.clone() + &own).unwrap();
+    let started = Set::read(&files).unwrap();
+    fs::write(&files.crl[0], forgotten + &other_list("78")).unwrap();
+    let again = started.read_again(&files).expect("a revocation beside the forgotten one");
+    fs::write(&files.crl[0], ended_list(&dir, 9) + &own).unwrap();
+    let error = again.read_again(&files).map(drop).expect_err("another that has ended").to_string();
+    assert!(error.contains(ENDED), "{error}");
 }
