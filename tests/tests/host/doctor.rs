@@ -19,6 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
+use crate::certs_support::list_until;
 use crate::support::{Answer, jobctl, start_script};
 
 /// A host that is set up well, until something is changed.
@@ -253,6 +254,13 @@ fn certificates_that_do_not_fit_are_told_apart() {
     let patient = Patient::new();
     let not_a_list = patient.pki.ca();
     patient.env("JOBWORKER_CRL", not_a_list).expect("FAIL", &["ca.pem", "X509 CRL", "gencrl"]);
+    // Beside one that is good, with which a worker would start.
+    let mut patient = Patient::new();
+    let ended = patient.pki.dir().join("ended.pem");
+    fs::write(&ended, list_until(&patient.pki, OffsetDateTime::now_utc() - Duration::hours(1)))
+        .expect("a writable folder");
+    patient.command.env_remove("JOBWORKER_CRL").arg("--crl").arg(&ended).arg("--crl").arg(patient.pki.crl());
+    patient.expect("FAIL", &["ended.pem", "expired on", "gencrl"]);
 }
 
 #[test]

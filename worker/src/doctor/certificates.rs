@@ -154,6 +154,11 @@ fn list(path: &Path, files: &Files, now: i64, has_ca: bool) -> Finding {
     }
     let end = lists.iter().filter_map(|list| revocation_list_next_update(list)).min();
     match end.map(|end| (end, standing(now, i64::MIN, end, LIST_SOON_DAYS))) {
+        Some((end, Standing::Over)) => {
+            let text =
+                format!("the revocation list expired on {}: nobody whom its CA has signed gets in", utc(end));
+            Finding::fail(subject, text, renew)
+        }
         Some((end, Standing::Soon(days))) => {
             let text = format!(
                 "the revocation list expires in {days} days ({}): nobody whom its CA has signed gets in then",

@@ -123,3 +123,24 @@ fn one_forgotten_list_of_several_keeps_nothing_out_and_a_mistaken_one_is_not_tak
     let error = again.read_again(&files).map(drop).expect_err("another that has ended").to_string();
     assert!(error.contains(ENDED), "{error}");
 }
+
+/// Clients refuse the worker then; that is no reason to keep a revocation out.
+#[test]
+fn an_ended_certificate_that_is_in_force_keeps_nothing_else_out() {
+    let Pki { dir, files } = pki();
+    let authority = jobworker_certs::Authority::load(dir.path()).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let end = time::OffsetDateTime::now_utc() + time::Duration::seconds(2);
+    params.not_after = end;
+    let key = rcgen::KeyPair::generate().unwrap();
+    fs::write(&files.cert, params.signed_by(&key, authority.issuer()).unwrap().pem()).unwrap();
+    fs::write(&files.key, key.serialize_pem()).unwrap();
+    let good = Set::read(&files).unwrap();
+    while time::OffsetDateTime::now_utc() < end + time::Duration::seconds(2) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(refused(&files).contains("server.pem: it expired on "));
+    Folder::at(dir.path()).revoke(&"77".parse().unwrap()).unwrap();
+    good.read_again(&files).expect("it was in force before");
+}
