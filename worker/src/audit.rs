@@ -29,7 +29,7 @@ use self::ends::{Book, Told};
 use self::job_ended::JobEnded;
 use self::line::{Decided, Event, Issued, Refused, Removed};
 use self::writer::{Item, Writer};
-use crate::identity::ClientIdentity;
+use crate::identity::{ClientIdentity, NamelessCertificate};
 use crate::job::JobId;
 use crate::job::census::JobEnd;
 use crate::renewal::Renewed;
@@ -63,10 +63,13 @@ pub(crate) enum Caller<'a> {
     /// Nobody said.
     Unknown,
     /// TLS has verified it.
-    Verified(&'a ClientIdentity),
+    Verified(Holder<'a>),
     /// Its certificate says so, which is not good.
-    Claimed(&'a ClientIdentity),
+    Claimed(Holder<'a>),
 }
+
+/// The holder of a certificate, who may have no usable name in it.
+pub(crate) type Holder<'a> = Result<&'a ClientIdentity, &'a NamelessCertificate>;
 
 /// What was decided.
 pub(crate) enum Decision<'a> {
@@ -165,6 +168,20 @@ pub(crate) fn decision(peer: &Peer, asked: &Asked, decision: &Decision<'_>) {
         limits: text(&asked.limits),
         user: text(&asked.user),
         signal: text(&asked.signal),
+    })));
+}
+
+/// Writes the line of a call that was denied because the client's certificate gives it no usable name.
+pub(crate) fn nameless(certificate: &NamelessCertificate, address: SocketAddr, action: &str) {
+    emit(&Event::Decision(Box::new(Decided {
+        decision: "denied",
+        rule: Some("a certificate names its holder".to_owned()),
+        reason: Some(certificate.error.to_string()),
+        serial: certificate.serial.clone(),
+        fingerprint: certificate.fingerprint_sha256.clone(),
+        peer: address.to_string(),
+        action: shorten(action, MAX_TEXT_BYTES).into_owned(),
+        ..Decided::default()
     })));
 }
 

@@ -63,7 +63,7 @@ pub enum RoleProblem {
 }
 
 /// Why a certificate identifies nobody.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not X.509, or not all of it.
     #[error("the certificate can't be read: {0}")]
@@ -84,7 +84,38 @@ pub enum IdentityError {
     },
 }
 
+/// A certificate that gives its holder no usable name. What of it names the certificate itself is kept, for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamelessCertificate {
+    /// Why there is no name.
+    pub error: IdentityError,
+    /// The serial number, as [`ClientIdentity::serial`]; empty where the certificate can't be read.
+    pub serial: String,
+    /// As [`ClientIdentity::fingerprint_sha256`].
+    pub fingerprint_sha256: String,
+}
+
+impl NamelessCertificate {
+    /// What stands for the holder's name in log lines and in caps per client. No certificate has it as its name by
+    /// accident, and who takes it on purpose shares a cap with a client that may do nothing.
+    pub fn placeholder(&self) -> String {
+        format!("nobody (certificate {})", self.fingerprint_sha256)
+    }
+}
+
 impl ClientIdentity {
+    /// As [`Self::from_der`], and keeps what names a certificate that names nobody.
+    ///
+    /// # Errors
+    /// When the certificate names nobody.
+    pub fn read(der: &[u8], role_oid: &RoleOid) -> Result<Self, NamelessCertificate> {
+        Self::from_der(der, role_oid).map_err(|error| {
+            let serial = X509Certificate::from_der(der)
+                .map_or_else(|_| String::new(), |(_, certificate)| format!("{:x}", certificate.serial));
+            NamelessCertificate { error, serial, fingerprint_sha256: hex(&Sha256::digest(der)) }
+        })
+    }
+
     /// Reads a certificate (DER). `role_oid` names the extension that holds the role.
     ///
     /// # Errors

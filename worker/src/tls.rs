@@ -30,7 +30,7 @@ use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 
 pub use self::accept::{Door, incoming};
 pub use self::chains::Chain;
-pub use self::connection::{Connection, Peer};
+pub use self::connection::{Connection, NamelessPeer, Peer, Verified};
 pub use self::cut::CutOff;
 pub use self::expiry::{Expiry, What};
 pub use self::set::server_config;

@@ -177,14 +177,24 @@ impl Refused {
         let text = |text: &str| Some(shorten(text, MAX_TEXT_BYTES).into_owned());
         match caller {
             Caller::Unknown => self,
-            Caller::Verified(identity) => Self {
+            Caller::Verified(Ok(identity)) => Self {
                 client: text(&identity.name),
                 role: identity.role.as_deref().ok().and_then(text),
                 serial: text(&identity.serial),
                 fingerprint: text(&identity.fingerprint_sha256),
                 ..self
             },
-            Caller::Claimed(identity) => Self {
+            Caller::Verified(Err(nameless)) => Self {
+                serial: text(&nameless.serial),
+                fingerprint: text(&nameless.fingerprint_sha256),
+                ..self
+            },
+            Caller::Claimed(Err(nameless)) => Self {
+                claimed_serial: text(&nameless.serial),
+                claimed_fingerprint: text(&nameless.fingerprint_sha256),
+                ..self
+            },
+            Caller::Claimed(Ok(identity)) => Self {
                 claimed_client: text(&identity.name),
                 claimed_role: identity.role.as_deref().ok().and_then(text),
                 claimed_serial: text(&identity.serial),

@@ -25,7 +25,7 @@ use super::status::CallError;
 use crate::audit::{self, Asked, Decision};
 use crate::metrics::Metrics;
 use crate::policy::action::Verb;
-use crate::tls::Peer;
+use crate::tls::{NamelessPeer, Peer, Verified};
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -92,15 +92,20 @@ impl Service<Request> for Routes {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let routes = self.clone();
         Box::pin(async move {
-            let Some(peer) = request.extensions().get::<Peer>().cloned() else {
-                let status = Status::new(Code::Internal, "the connection carries no client identity");
-                return Ok(status.into_http());
-            };
             let path = request.uri().path().to_owned();
             let metrics = routes.metrics.clone();
+            let peer = match request.extensions_mut().remove::<Verified>() {
+                Some(Verified::Named(peer)) => peer,
+                Some(Verified::Nameless(peer)) => return Ok(refuse_nameless(&metrics, &peer, &path)),
+                None => {
+                    let status = Status::new(Code::Internal, "the connection carries no client identity");
+                    return Ok(status.into_http());
+                }
+            };
+            request.extensions_mut().insert(peer.clone());
             let answer = routes.answer(&peer, &path, request).await;
             let response = answer.unwrap_or_else(Status::into_http);
             count(&metrics, &path, &response);
@@ -108,6 +113,16 @@ impl Service<Request> for Routes {
             Ok(response)
         })
     }
+}
+
+/// As a client without a role: told why at each call, each with its audit line.
+fn refuse_nameless(metrics: &Metrics, peer: &NamelessPeer, path: &str) -> Response {
+    let verb = action(path);
+    metrics.denied(verb, "no_name");
+    audit::nameless(&peer.certificate, peer.address, verb.map_or(path, |verb| verb.as_str()));
+    let response = Status::from(CallError::Nameless(peer.certificate.error.clone())).into_http();
+    count(metrics, path, &response);
+    response
 }
 
 fn count(metrics: &Metrics, path: &str, response: &Response) {

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::audit::shorten;
+use crate::identity::IdentityError;
 use crate::job::engine::EngineError;
 use crate::policy::Denial;
 use crate::renewal::RenewalError;
@@ -39,6 +40,8 @@ pub(crate) enum CallError {
     Invalid(#[from] InvalidField),
     #[error(transparent)]
     Denied(#[from] Denial),
+    #[error(transparent)]
+    Nameless(IdentityError),
     #[error(transparent)]
     CutOff(#[from] CutOff),
     #[error("{name} has {max} streams and waits open already ({cap} of the worker)")]
@@ -120,7 +123,7 @@ fn kind(error: &CallError) -> Kind {
         CallError::Denied(Denial::Request { field, .. }) => {
             Kind::new(Code::PermissionDenied, Reason::Denied).metadata("action", "start").field(field)
         }
-        CallError::CutOff(_) => Kind::new(Code::Unauthenticated, Reason::Denied),
+        CallError::Nameless(_) | CallError::CutOff(_) => Kind::new(Code::Unauthenticated, Reason::Denied),
         CallError::Cap { cap, .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap)
         }

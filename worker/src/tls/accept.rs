@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::connection::{Connection, Peer, Places};
+use super::connection::{Connection, Places, Verified};
 use super::live::InForce;
 use super::presented::{Presented, with_refused};
 use super::refusal::Refusal;
@@ -154,7 +154,7 @@ impl Guard {
         evicted: oneshot::Receiver<()>,
     ) {
         match self.verify(tcp, address, evicted).await {
-            Ok((stream, peer)) => match self.clients.take(&peer.identity.name, 1) {
+            Ok((stream, peer)) => match self.clients.take(&peer.name(), 1) {
                 Some(share) => {
                     let places = Places { _all: place, _own: share, _open: self.metrics.connection() };
                     let timeout = self.door.handshake_timeout;
@@ -163,9 +163,9 @@ impl Guard {
                     drop(self.ready.send(connection).await);
                 }
                 None => {
-                    let (name, max) = (peer.identity.name.clone(), self.clients.max());
+                    let (name, max) = (peer.name(), self.clients.max());
                     let refusal = Refusal::TooManyOfOne { name, max };
-                    self.refuse(address, &refusal, &Caller::Verified(&peer.identity));
+                    self.refuse(address, &refusal, &Caller::Verified(peer.holder()));
                     turn_away(stream).await;
                 }
             },
@@ -184,7 +184,7 @@ impl Guard {
         tcp: TcpStream,
         address: SocketAddr,
         evicted: oneshot::Receiver<()>,
-    ) -> Result<(TlsStream<TcpStream>, Peer), (Refusal, Option<TcpStream>)> {
+    ) -> Result<(TlsStream<TcpStream>, Verified), (Refusal, Option<TcpStream>)> {
         if let Err(error) = prepare(&tcp) {
             return Err((Refusal::Handshake { error, claims: None }, None));
         }
@@ -198,8 +198,8 @@ impl Guard {
             (done, refused) = handshake => match done {
                 Ok(Ok(stream)) => stream,
                 Ok(Err((error, tcp))) => {
-                    let identity = |leaf| ClientIdentity::from_der(leaf, role_oid).ok().map(Box::new);
-                    let claims = refused.as_ref().and_then(|refused| identity(&refused.leaf));
+                    let claims = |refused: &Presented| Box::new(ClientIdentity::read(&refused.leaf, role_oid));
+                    let claims = refused.as_ref().map(claims);
                     let refusal = match refused {
                         Some(Presented { is_anothers: true, .. }) => Refusal::WithoutKey { claims },
                         _ => Refusal::Handshake { error, claims },
@@ -213,13 +213,9 @@ impl Guard {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         // TLS asks for a certificate, so there is one; no bytes at all are no certificate.
         let leaf = certificates.first().map_or(&[][..], |leaf| leaf);
-        match ClientIdentity::from_der(leaf, role_oid) {
-            Ok(identity) => {
-                let chain = in_force.enter(certificates, &identity.name);
-                Ok((stream, Peer { identity: Arc::new(identity), address, chain }))
-            }
-            Err(error) => Err((error.into(), Some(stream.into_inner().0))),
-        }
+        let identity = ClientIdentity::read(leaf, role_oid);
+        let verified = Verified::new(identity, address, |name| in_force.enter(certificates, name));
+        Ok((stream, verified))
     }
 }
 

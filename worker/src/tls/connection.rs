@@ -18,15 +18,15 @@ use tonic::transport::server::Connected;
 use super::chains::Chain;
 use super::cut::CLOSE_AFTER;
 use super::refusal::Refusal;
-use crate::audit::{self, Caller};
-use crate::identity::ClientIdentity;
+use crate::audit::{self, Caller, Holder};
+use crate::identity::{ClientIdentity, NamelessCertificate};
 use crate::metrics::{Metrics, Open};
 use crate::tally::Share;
 
 /// How a client begins to speak HTTP/2 (RFC 9113, 3.4), in bytes.
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
-/// A verified client and where it connects from. Every request of the connection carries it in its extensions.
+/// A verified client and where it connects from.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Who it is.
@@ -37,13 +37,81 @@ pub struct Peer {
     pub chain: Chain,
 }
 
+/// A verified client whose certificate gives it no usable name: every call of it is refused, in words.
+#[derive(Clone, Debug)]
+pub struct NamelessPeer {
+    /// Its certificate.
+    pub certificate: Arc<NamelessCertificate>,
+    /// Its address.
+    pub address: SocketAddr,
+    chain: Chain,
+}
+
+/// Whom TLS has verified. Every request of the connection carries it in its extensions.
+#[derive(Clone, Debug)]
+pub enum Verified {
+    /// A client with a name.
+    Named(Peer),
+    /// One without.
+    Nameless(NamelessPeer),
+}
+
+impl Verified {
+    /// The holder of `certificate`, connected from `address`; `enter` registers the chain under the client's name.
+    pub(super) fn new(
+        certificate: Result<ClientIdentity, NamelessCertificate>,
+        address: SocketAddr,
+        enter: impl FnOnce(&str) -> Chain,
+    ) -> Self {
+        match certificate {
+            Ok(identity) => {
+                let chain = enter(&identity.name);
+                Self::Named(Peer { identity: Arc::new(identity), address, chain })
+            }
+            Err(certificate) => {
+                let chain = enter(&certificate.placeholder());
+                Self::Nameless(NamelessPeer { certificate: Arc::new(certificate), address, chain })
+            }
+        }
+    }
+
+    /// The client's name, or what stands for it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Named(peer) => peer.identity.name.clone(),
+            Self::Nameless(peer) => peer.certificate.placeholder(),
+        }
+    }
+
+    pub(super) fn holder(&self) -> Holder<'_> {
+        match self {
+            Self::Named(peer) => Ok(&peer.identity),
+            Self::Nameless(peer) => Err(&peer.certificate),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Named(peer) => peer.address,
+            Self::Nameless(peer) => peer.address,
+        }
+    }
+
+    fn chain(&self) -> &Chain {
+        match self {
+            Self::Named(peer) => &peer.chain,
+            Self::Nameless(peer) => &peer.chain,
+        }
+    }
+}
+
 /// An encrypted connection with a verified client. Counts as one of the worker's connections while it lives, and fails
 /// if nothing comes on it for too long at its beginning. Once HTTP/2 has begun it may be idle for ever. It ends soon after
 /// its client's certificate has.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
-    peer: Peer,
+    peer: Verified,
     preface: Option<Preface>,
     metrics: Metrics,
     end: End,
@@ -79,7 +147,7 @@ struct Preface {
 impl Connection {
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
-        peer: Peer,
+        peer: Verified,
         places: Places,
         preface_timeout: Duration,
         metrics: Metrics,
@@ -89,7 +157,7 @@ impl Connection {
             within: preface_timeout,
             timeout: Box::pin(sleep(preface_timeout)),
         };
-        let end = End::Open(Box::pin(peer.chain.told()));
+        let end = End::Open(Box::pin(peer.chain().told()));
         Self { stream, peer, preface: Some(preface), metrics, end, _places: places }
     }
 
@@ -104,11 +172,11 @@ impl Connection {
             && pause.as_mut().poll(cx).is_ready()
         {
             self.end = End::Closed;
-            if let Some(cut) = self.peer.chain.cut() {
+            if let Some(cut) = self.peer.chain().cut() {
                 let refusal = Refusal::CutOff(cut.clone());
                 self.metrics.refused(refusal.label());
-                let caller = Caller::Verified(&self.peer.identity);
-                audit::connection_refused(self.peer.address, &refusal, &caller);
+                let caller = Caller::Verified(self.peer.holder());
+                audit::connection_refused(self.peer.address(), &refusal, &caller);
             }
         }
         matches!(self.end, End::Closed)
@@ -118,11 +186,10 @@ impl Connection {
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(preface) = &mut self.preface else { return Poll::Pending };
         preface.timeout.as_mut().poll(cx).map(|()| {
-            let refusal =
-                Refusal::NoPreface { name: self.peer.identity.name.clone(), within: preface.within };
+            let refusal = Refusal::NoPreface { name: self.peer.name(), within: preface.within };
             self.metrics.refused(refusal.label());
-            let caller = Caller::Verified(&self.peer.identity);
-            audit::connection_refused(self.peer.address, &refusal, &caller);
+            let caller = Caller::Verified(self.peer.holder());
+            audit::connection_refused(self.peer.address(), &refusal, &caller);
             Err(io::Error::new(io::ErrorKind::TimedOut, refusal))
         })
     }
@@ -146,9 +213,9 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Verified;
 
-    fn connect_info(&self) -> Peer {
+    fn connect_info(&self) -> Verified {
         self.peer.clone()
     }
 }
@@ -160,7 +227,7 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         // To HTTP/2 it looks as if the client had closed it: it says its last, and goodbye in TLS, too.
-        if self.peer.chain.cut().is_some() && self.is_over(cx) {
+        if self.peer.chain().cut().is_some() && self.is_over(cx) {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

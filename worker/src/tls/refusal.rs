@@ -6,7 +6,11 @@ use std::time::Duration;
 use rustls::{CertificateError, Error};
 
 use super::cut::CutOff;
-use crate::identity::{ClientIdentity, IdentityError, utc};
+use crate::audit::Holder;
+use crate::identity::{ClientIdentity, NamelessCertificate, utc};
+
+/// Whom a certificate names that is not good, or not the client's.
+type Claims = Box<Result<ClientIdentity, NamelessCertificate>>;
 
 /// What became of a connection that no request was taken from.
 #[derive(Debug, thiserror::Error)]
@@ -17,17 +21,14 @@ pub(super) enum Refusal {
         /// Why not.
         error: io::Error,
         /// Whom the client's certificate names, which is not good.
-        claims: Option<Box<ClientIdentity>>,
+        claims: Option<Claims>,
     },
     /// A good certificate, shown by somebody else.
     #[error("the client has not got the private key of the certificate that it showed")]
     WithoutKey {
         /// Whom the certificate names.
-        claims: Option<Box<ClientIdentity>>,
+        claims: Option<Claims>,
     },
-    /// A good certificate that identifies nobody.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
     /// The client took its time.
     #[error("the TLS handshake took longer than {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
@@ -60,9 +61,11 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// Who the client says that it is, where nobody vouches for it.
-    pub(super) fn claims(&self) -> Option<&ClientIdentity> {
+    pub(super) fn claims(&self) -> Option<Holder<'_>> {
         match self {
-            Self::Handshake { claims, .. } | Self::WithoutKey { claims } => claims.as_deref(),
+            Self::Handshake { claims, .. } | Self::WithoutKey { claims } => {
+                claims.as_deref().map(Result::as_ref)
+            }
             _ => None,
         }
     }
@@ -72,7 +75,6 @@ impl Refusal {
         match self {
             Self::Handshake { error, .. } => handshake_label(error),
             Self::WithoutKey { .. } => "without_key",
-            Self::Identity(_) => "no_identity",
             Self::TimedOut(_) => "handshake_timeout",
             Self::Evicted(_) => "max_handshakes",
             Self::TooMany(_) => "max_connections",

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use jobworker_proto::v1::ListRequest;
-use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tonic::Code;
@@ -80,16 +80,59 @@ async fn what_does_not_speak_tls_is_refused() {
     assert!(line["reason"].as_str().unwrap().contains("does not speak TLS"), "{line}");
 }
 
+/// Two common names: rcgen keeps one of each type, and takes the second one's type for another.
+fn twice_named(params: &mut CertificateParams) {
+    params.distinguished_name.push(DnType::CommonName, "eve");
+    params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "mallory");
+}
+
 #[tokio::test]
-async fn a_certificate_that_names_nobody_is_refused() {
+async fn a_certificate_that_names_nobody_is_refused_on_each_call_with_the_reason() {
     let worker = Worker::start(Pki::new()).await;
-    let nobody =
-        worker.pki.odd("nobody", |params| params.distinguished_name = rcgen::DistinguishedName::new());
-    let mut stream = worker.tls(Some(&nobody), TLS13).await.unwrap();
-    let address = stream.get_ref().0.local_addr().unwrap();
-    // Closed: an orderly end or a broken connection, but nothing of HTTP/2.
-    assert!(matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)));
-    assert!(only_line(address).await["reason"].as_str().unwrap().contains("names nobody"));
+    let named = |name: &str| {
+        let name = name.to_owned();
+        move |params: &mut CertificateParams| params.distinguished_name.push(DnType::CommonName, name)
+    };
+    type Edit = Box<dyn FnOnce(&mut CertificateParams)>;
+    let table: [(&str, Edit, &str); 5] = [
+        ("nobody", Box::new(|params| params.distinguished_name = DistinguishedName::new()), "names nobody"),
+        ("two", Box::new(twice_named), "more than one common name"),
+        ("control", Box::new(named("a\nb")), "common name is not 1 to 256 bytes"),
+        ("long", Box::new(named(&"x".repeat(257))), "common name is not 1 to 256 bytes"),
+        (
+            "uri",
+            Box::new(|params| {
+                let uri = format!("spiffe://{}", "x".repeat(256));
+                params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
+            }),
+            "first URI name is not 1 to 256 bytes",
+        ),
+    ];
+    for (file, edit, words) in table {
+        let odd = worker.pki.odd(file, edit);
+        let mut client = worker.client(&odd).await;
+        // The connection stays: each call has the same answer, and a line of its own.
+        for call in 1..=2 {
+            let status = client.api.list(ListRequest::default()).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{file}: {status:?}");
+            assert!(status.message().contains(words), "{file}: {status:?}");
+            let lines = audit::lines(client.address);
+            assert_eq!(lines.len(), call, "{file}: {lines:#?}");
+            let line = &lines[call - 1];
+            assert_eq!((line["decision"].as_str(), line["event"].as_str()), (Some("denied"), None), "{line}");
+            assert!(line["reason"].as_str().unwrap().contains(words), "{line}");
+            assert_eq!(line["client"], "", "{line}");
+            let [serial, fingerprint] = odd.numbers();
+            assert_eq!(
+                (line["serial"].as_str(), line["fingerprint"].as_str()),
+                (Some(&*serial), Some(&*fingerprint))
+            );
+        }
+        // Whichever service is asked.
+        let mut health = tonic_health::pb::health_client::HealthClient::new(client.channel.clone());
+        let status = health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{file}: {status:?}");
+    }
 }
 
 #[tokio::test]
