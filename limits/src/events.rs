@@ -17,13 +17,14 @@ use crate::InterfaceError;
 pub struct EventsFile {
     file: File,
     path: PathBuf,
+    is_removed: bool,
 }
 
 impl EventsFile {
     pub(crate) fn open(group: &Path) -> Result<EventsFile, InterfaceError> {
         let path = group.join("cgroup.events");
         let file = File::open(&path).map_err(|reason| InterfaceError::io("open", &path, reason))?;
-        Ok(EventsFile { file, path })
+        Ok(EventsFile { file, path, is_removed: false })
     }
 
     /// Whether the group or one below it holds a process (a zombie counts as none). A removed group holds none.
@@ -32,6 +33,12 @@ impl EventsFile {
     /// When the file cannot be read, or is not as documented.
     pub fn populated(&mut self) -> Result<bool, InterfaceError> {
         self.flag("populated")
+    }
+
+    /// Whether the last look has found that the group was removed. From then on poll(2) finds the file ready for ever.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
     }
 
     /// Whether all processes of the group are frozen: a freeze takes effect some time after it is asked for.
@@ -73,12 +80,15 @@ impl EventsFile {
         }
     }
 
-    fn flag(&self, key: &str) -> Result<bool, InterfaceError> {
+    fn flag(&mut self, key: &str) -> Result<bool, InterfaceError> {
         // The kernel's file holds two short lines; one read from its start also re-arms poll(2).
         let mut buffer = [0; 256];
         let length = match self.file.read_at(&mut buffer, 0) {
             Ok(length) => length,
-            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if is_gone(&error) => {
+                self.is_removed = true;
+                return Ok(false);
+            }
             Err(reason) => return Err(InterfaceError::io("read", &self.path, reason)),
         };
         let text = String::from_utf8_lossy(&buffer[..length]);

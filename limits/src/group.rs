@@ -46,15 +46,34 @@ impl Group {
         self.folder.as_fd()
     }
 
-    /// Kills every process of the group and below it at once, also those being forked (`cgroup.kill`).
+    /// Whether it was removed: whoever may write to the hierarchy can do that once it is empty.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        matches!(self.path.try_exists(), Ok(false))
+    }
+
+    /// Kills every process of the group and below it at once, also those being forked (`cgroup.kill`). A removed group has
+    /// none.
     ///
     /// Returns when the signals are sent, which takes long for a group of thousands; see
     /// [`wait_empty`](Self::wait_empty) for the processes' end.
     ///
     /// # Errors
-    /// When the group is missing, the kernel is older than 5.14, or the write is refused.
+    /// When the kernel is older than 5.14, or the write is refused.
     pub fn kill(&self) -> Result<(), GroupError> {
-        Knobs::of(&self.path).kill()
+        match Knobs::of(&self.path).kill() {
+            Err(_) if self.is_removed() => Ok(()),
+            killed => killed,
+        }
+    }
+
+    /// Whether a process is in the group or one below it; `None` when there is no such process. One that has exited is
+    /// where it was, until it is reaped.
+    ///
+    /// # Errors
+    /// When `/proc/PID/cgroup` cannot be read.
+    pub fn holds(&self, pid: i32) -> Result<Option<bool>, GroupError> {
+        Ok(members::is_in(&self.path, pid)?)
     }
 
     /// Asks for all processes to be stopped where they are; [`EventsFile::frozen`] says when they are.
@@ -93,12 +112,16 @@ impl Group {
 
     /// Sends a signal to every process of the group, never to another one that got its pid; how many got it.
     ///
-    /// A process that is forked meanwhile may miss it: to end a group for certain, [`kill`](Self::kill) it.
+    /// A process that is forked meanwhile may miss it: to end a group for certain, [`kill`](Self::kill) it. A removed group
+    /// has none.
     ///
     /// # Errors
     /// When the group cannot be read, or (after all others were tried) a process cannot be signalled.
     pub fn signal(&self, signal: Signal) -> Result<usize, GroupError> {
-        members::signal(&self.path, signal)
+        match members::signal(&self.path, signal) {
+            Err(_) if self.is_removed() => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Opens its `cgroup.events`.
@@ -158,10 +181,11 @@ impl Group {
     /// # Errors
     /// [`GroupError::Busy`] while a process is left in it; otherwise when a folder cannot be removed.
     pub fn remove(&self) -> Result<(), GroupError> {
-        if !self.path.exists() {
-            return Ok(());
-        }
-        for group in members::groups(&self.path)?.into_iter().rev() {
+        let groups = match members::groups(&self.path) {
+            Err(_) if self.is_removed() => return Ok(()),
+            groups => groups?,
+        };
+        for group in groups.into_iter().rev() {
             match fs::remove_dir(&group) {
                 Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
                     return Err(GroupError::Busy { path: group });

@@ -69,6 +69,32 @@ pub(crate) fn own_processes(group: &Path) -> io::Result<Vec<i32>> {
     }
 }
 
+/// Whether a process is in a group or one below it; `None` when it is gone. By the last two names of the group's path,
+/// `jobs/<id>`: how the path begins in `/proc/PID/cgroup` depends on the namespaces and mounts of whoever looks.
+pub(crate) fn is_in(group: &Path, pid: i32) -> Result<Option<bool>, InterfaceError> {
+    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    match fs::read(&path) {
+        Ok(text) => Ok(Some(is_below(group, &String::from_utf8_lossy(&text)))),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(Errno::ESRCH as i32) =>
+        {
+            Ok(None)
+        }
+        Err(reason) => Err(InterfaceError::io("read", &path, reason)),
+    }
+}
+
+/// `cgroup`: `0::PATH` among its lines (cgroups(7)).
+fn is_below(group: &Path, cgroup: &str) -> bool {
+    let own = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    // Of a process that has exited the group may be removed.
+    let own = Path::new(own.strip_suffix(" (deleted)").unwrap_or(own));
+    let names = |path: &Path| Some((path.parent()?.file_name()?.to_owned(), path.file_name()?.to_owned()));
+    let wanted = names(group);
+    wanted.is_some() && own.ancestors().any(|above| names(above) == wanted)
+}
+
 fn vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
@@ -105,4 +131,33 @@ fn pin(pid: i32) -> io::Result<OwnedFd> {
 fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
     let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_send_signal(pidfd, signal)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_in_its_group_however_the_path_is_shown() {
+        let group = Path::new("/sys/fs/cgroup/system.slice/jobworker-jobs.service/jobs/1-2");
+        for (cgroup, expected) in [
+            ("0::/system.slice/jobworker-jobs.service/jobs/1-2\n", true),
+            ("0::/system.slice/jobworker-jobs.service/jobs/1-2/inner/x\n", true),
+            ("0::/system.slice/jobworker-jobs.service/jobs/1-2 (deleted)\n", true),
+            ("1:cpu:/elsewhere\n0::/jobs/1-2\n", true),
+            ("0::/../jobs/1-2\n", true),
+            ("0::/\n", false),
+            ("0::/user.slice/session-3.scope\n", false),
+            ("0::/system.slice/jobworker-jobs.service/jobs\n", false),
+            ("0::/jobs/1-3\n", false),
+            ("0::/jobs/1-2x\n", false),
+            ("0::/1-2\n", false),
+            ("1:cpu:/jobs/1-2\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_below(group, cgroup), expected, "{cgroup:?}");
+        }
+        assert_eq!(is_in(group, std::process::id().cast_signed()).unwrap(), Some(false));
+        assert_eq!(is_in(group, 5_000_000).unwrap(), None);
+    }
 }

@@ -14,6 +14,7 @@ pub mod environment;
 pub mod life;
 mod log;
 pub mod machine;
+mod process_tree;
 mod ready;
 pub mod record;
 mod refusal;
@@ -29,8 +30,8 @@ use std::time::Duration;
 use jobworker_limits::{Group, GroupError, OomEvents};
 use serde::Serialize;
 
-use crate::job::state::{Ended, Finished, StopReason};
-use crate::job::verdict::verdict;
+use crate::job::state::{Finished, StopReason};
+use crate::job::verdict::{MainEnd, verdict};
 use crate::job::{Phase, Spec, State};
 use crate::spawner::call_oneself;
 use crate::spawner::host::Host;
@@ -121,14 +122,14 @@ fn accompany(born: Born) {
         },
     }
     .live();
-    let finished = conclude(ended, stop.as_ref(), &mut state, &confinement, capture.sums());
+    let finished = conclude(&ended, stop.as_ref(), &mut state, &confinement, capture.sums());
     finish(&folder, &mut capture, state, finished);
     capture.give_back_rest();
 }
 
 /// Takes the evidence, then removes the group.
 fn conclude(
-    ended: Ended,
+    ended: &MainEnd,
     stop: Option<&StopReason>,
     state: &mut State,
     confinement: &Confinement,
@@ -149,6 +150,8 @@ fn conclude(
         outcome,
         at_unix_usec: clock::unix_usec(),
         usage,
+        ran_usec: state.ran_usec(clock::boot_usec()),
+        escaped: confinement.escaped(),
         output_bytes: Some(output.bytes),
         output_lost_bytes: output.lost_bytes,
     }
@@ -156,7 +159,11 @@ fn conclude(
 
 fn evidence<T: Default>(what: &str, group: &Group, read: impl FnOnce(&Group) -> Result<T, GroupError>) -> T {
     read(group).unwrap_or_else(|error| {
-        tracing::warn!(%error, "can't read the job's {what}");
+        if group.is_removed() {
+            tracing::warn!(group = %group.path().display(), "no {what}: the job has removed its own group");
+        } else {
+            tracing::warn!(%error, "can't read the job's {what}");
+        }
         T::default()
     })
 }

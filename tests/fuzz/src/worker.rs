@@ -113,7 +113,7 @@ fn spec(id: JobId) -> Spec {
 fn state(finished: bool) -> State {
     let outcome = Outcome::Exited { code: 0 };
     let usage = Usage::default();
-    let end = Finished { outcome, at_unix_usec: 3, usage, output_bytes: None, output_lost_bytes: 0 };
+    let end = Finished { outcome, at_unix_usec: 3, ran_usec: None, escaped: None, usage, output_bytes: None, output_lost_bytes: 0 };
     State {
         version: FORMAT_VERSION,
         phase: if finished { Phase::Finished(Box::new(end)) } else { Phase::Running },
@@ -124,6 +124,7 @@ fn state(finished: bool) -> State {
         user: "nobody".to_owned(),
         cgroup: None,
         started_unix_usec: 2,
+        birth: None,
         limits_in_force: LimitsInForce::default(),
     }
 }

@@ -1,4 +1,4 @@
-//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|lines …`. Bounded, each of them.
+//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|lines|trace|threads …`. Bounded, each of them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use jobworker_tests::api::OutputStream;
 use jobworker_tests::faults::lines::{line, stream};
+use nix::sys::ptrace;
+use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
 /// As long as anything here lives.
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         ["spin", seconds, threads] => spin(Duration::from_secs(number(seconds) as u64), number(threads)),
         ["random", bytes, seed] => random(number(bytes), number(seed) as u64),
         ["ask", socket] => ask(socket),
+        ["trace", thread] => trace(number(thread)),
+        ["threads", count] => threads(number(count)),
         ["write", "direct", path, bytes] => write(path, number(bytes), libc::O_DIRECT),
         ["lines", seed, count, burst] => {
             lines(number(seed) as u64, number(count) as u64, number(burst) as u64)
@@ -175,6 +179,25 @@ fn lines(seed: u64, count: u64, burst: u64) -> io::Result<()> {
         }
     }
     stdout.flush()
+}
+
+/// Traces a thread, and never waits for it: it can't even be reaped before this process ends.
+fn trace(thread: usize) -> io::Result<()> {
+    let thread = Pid::from_raw(i32::try_from(thread).map_err(io::Error::other)?);
+    ptrace::seize(thread, ptrace::Options::empty())?;
+    println!("tracing {thread}");
+    thread::sleep(LIFETIME);
+    Ok(())
+}
+
+/// Some threads that do nothing.
+fn threads(count: usize) -> io::Result<()> {
+    for _ in 1..count {
+        thread::spawn(|| thread::sleep(LIFETIME));
+    }
+    println!("running {count} threads");
+    thread::sleep(LIFETIME);
+    Ok(())
 }
 
 /// Says a line from stdin to a unix socket, and shows the line that comes back, if one does.

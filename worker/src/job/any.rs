@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::state::{Finished, StopReason};
+use super::state::{Birth, Finished, StopReason};
 use super::{ByteStr, Ended, JobId, JobRequest, Outcome, Owner, Phase, Spec, State};
 
 pub(crate) fn id() -> impl Strategy<Value = JobId> {
@@ -91,20 +91,37 @@ fn owner() -> impl Strategy<Value = Owner> {
 pub(crate) fn state() -> impl Strategy<Value = State> {
     let process = (any::<i32>(), any::<i32>(), any::<u64>());
     let place = (".*", ".*", option::of(".*".prop_map(Into::into)));
-    (any::<u32>(), phase(), process, place, limits_in_force()).prop_map(
-        |(version, phase, (pid, shim_pid, started_unix_usec), (boot_id, user, cgroup), limits_in_force)| {
-            State { version, phase, pid, shim_pid, boot_id, user, cgroup, started_unix_usec, limits_in_force }
+    let birth = any::<Option<(u64, u64)>>().prop_map(|birth| {
+        birth.map(|(began_boot_usec, executed_boot_usec)| Birth { began_boot_usec, executed_boot_usec })
+    });
+    (any::<u32>(), phase(), process, place, birth, limits_in_force()).prop_map(
+        |(version, phase, process, (boot_id, user, cgroup), birth, limits_in_force)| {
+            let (pid, shim_pid, started_unix_usec) = process;
+            State {
+                version,
+                phase,
+                pid,
+                shim_pid,
+                boot_id,
+                user,
+                cgroup,
+                started_unix_usec,
+                birth,
+                limits_in_force,
+            }
         },
     )
 }
 
 fn phase() -> impl Strategy<Value = Phase> {
     let stopping = prop_oneof![".*".prop_map(|by| StopReason::Requested { by }), Just(StopReason::TimedOut)];
-    let finished = (outcome(), any::<u64>(), usage(), any::<Option<u64>>(), any::<u64>()).prop_map(
-        |(outcome, at_unix_usec, usage, output_bytes, output_lost_bytes)| {
+    let finished = (outcome(), any::<u64>(), usage(), any::<[Option<u64>; 3]>(), any::<u64>()).prop_map(
+        |(outcome, at_unix_usec, usage, [ran_usec, escaped, output_bytes], output_lost_bytes)| {
             Phase::Finished(Box::new(Finished {
                 outcome,
                 at_unix_usec,
+                ran_usec,
+                escaped,
                 usage,
                 output_bytes,
                 output_lost_bytes,

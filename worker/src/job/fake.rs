@@ -117,6 +117,8 @@ impl FakeShim {
         let finished = Finished {
             outcome,
             at_unix_usec: 2_000_000,
+            ran_usec: None,
+            escaped: None,
             usage: Usage::default(),
             output_bytes: Some(self.end),
             output_lost_bytes: 0,
@@ -139,6 +141,7 @@ impl FakeShim {
             user: "nobody".to_owned(),
             cgroup: None,
             started_unix_usec: 1_500_000,
+            birth: None,
             limits_in_force: LimitsInForce::default(),
         };
         replace(&self.folder.file(STATE), &serde_json::to_vec(&state).unwrap());

@@ -72,6 +72,7 @@ mod tests {
             user: "root".to_owned(),
             cgroup: None,
             started_unix_usec: 0,
+            birth: None,
             limits_in_force: LimitsInForce::default(),
         }
     }

@@ -37,8 +37,21 @@ pub struct State {
     pub cgroup: Option<PathBuf>,
     /// When its command was executed, in microseconds since the Unix epoch.
     pub started_unix_usec: u64,
+    /// The host's CLOCK_BOOTTIME around the birth: a process of that number that was born then is the main process, and no
+    /// clock that is set moves it. None in files of older builds.
+    #[serde(default)]
+    pub birth: Option<Birth>,
     /// The limits, as read back when they were written, and again at the end.
     pub limits_in_force: LimitsInForce,
+}
+
+/// When a main process was born, in microseconds since the host's boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    /// Before it was there.
+    pub began_boot_usec: u64,
+    /// When it had executed its command.
+    pub executed_boot_usec: u64,
 }
 
 /// A job's phases from birth on.
@@ -73,6 +86,13 @@ pub struct Finished {
     pub outcome: Outcome,
     /// When, in microseconds since the Unix epoch.
     pub at_unix_usec: u64,
+    /// How long it ran, in microseconds, by a clock that nobody sets. None in files of older builds, and where nobody knows.
+    #[serde(default)]
+    pub ran_usec: Option<u64>,
+    /// Processes that were found outside the job's group at its end: there its limits did not hold, and its usage was not
+    /// counted. None in files of older builds, and for a job without a group.
+    #[serde(default)]
+    pub escaped: Option<u64>,
     /// What it used, read from its group before that was removed.
     pub usage: Usage,
     /// Bytes of output that it wrote; none in files of version 1, and for a job that is lost.
@@ -146,6 +166,11 @@ impl Outcome {
 }
 
 impl State {
+    /// How long it has run at a time of the host's CLOCK_BOOTTIME, in this boot. None where an older build started it.
+    pub fn ran_usec(&self, now_boot_usec: u64) -> Option<u64> {
+        self.birth.map(|birth| now_boot_usec.saturating_sub(birth.executed_boot_usec))
+    }
+
     /// The end of the job, once it has one.
     pub fn finished(&self) -> Option<&Finished> {
         match &self.phase {

@@ -1,31 +1,37 @@
 //! A job's life after its birth: waits for what happens, tells the [`Machine`], and does what that says.
 //!
-//! One `poll` and no timer but the next deadline: an idle job costs nothing.
+//! One `poll` and no timer but the next deadline: an idle job costs nothing. Its main process has a pidfd beside SIGCHLD,
+//! which a tracer's process that exits would not give us.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
-use rustix::process::{WaitOptions, WaitStatus};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, waitid};
 
 use super::capture::Capture;
-use super::confinement::Confinement;
+use super::confinement::{Confinement, Left};
 use super::control::{Control, Lines};
 use super::machine::{Effect, Event, Machine};
+use super::process_tree::{end_of_held, has_exited};
 use crate::job::state::{Ended, StopReason};
+use crate::job::verdict::MainEnd;
 use crate::output::index::Kind;
 
 /// How long a job has to end when its time is up, or when the host goes down.
 pub const OWN_GRACE: Duration = Duration::from_secs(10);
 
-/// How long a failed attempt to kill or to look waits for the next.
-const RETRY: Duration = Duration::from_secs(1);
+/// Between an empty group, or a kill, and the look at a main process that lives all the same: it needs a moment to exit, and
+/// one with a thread that is traced is never told of.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Between two such looks at a main process that lives outside an empty group.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A living job.
 pub struct Life<'a> {
@@ -45,45 +51,82 @@ pub struct Life<'a> {
     pub record_stopping: &'a mut dyn FnMut(&StopReason),
 }
 
+/// What is known of the processes that the shim is to reap.
+struct Reaper {
+    /// Readable once the main process has exited; none from then on.
+    main_exit: Option<OwnedFd>,
+    /// The main process's number may be another's by now.
+    main_is_reaped: bool,
+    /// There was a child that could not be reaped.
+    has_children: bool,
+    /// When to look at the main process itself.
+    look_at: Option<Instant>,
+}
+
 /// What woke the shim.
-#[derive(Default)]
 struct Ready {
     stdout: bool,
     stderr: bool,
     control: bool,
     signals: bool,
-    /// Nothing did, in time.
-    timed_out: bool,
+    main_exit: bool,
+    group: bool,
 }
+
+/// How the main process ended, and who had asked for that.
+type Lived = (MainEnd, Option<StopReason>);
 
 impl Life<'_> {
     /// Lives it. Returns how the main process ended, and who had asked for that, once no process is left and all
     /// output is read.
-    pub fn live(mut self) -> (Ended, Option<StopReason>) {
+    pub fn live(mut self) -> Lived {
         let mut machine = Machine::default();
         let mut lines = Lines::default();
+        let main = rustix::process::Pid::from_raw(self.main.as_raw());
+        let mut reaper = Reaper {
+            // Without one, the end of a process that is traced is seen when it is stopped.
+            main_exit: main.and_then(|main| pidfd_open(main, PidfdFlags::empty()).ok()),
+            main_is_reaped: false,
+            has_children: true,
+            look_at: None,
+        };
+        // Once it was read, poll(2) tells of the next change.
+        self.has_members();
         loop {
-            let mut events = self.wait(&machine, &mut lines);
-            while let Some(event) = events.pop_front() {
-                for effect in machine.step(event, Instant::now()) {
-                    if effect == Effect::Finish {
-                        let ended =
-                            machine.ended().expect("no job finishes before its main process has ended");
-                        return (ended, machine.stop_reason().cloned());
-                    }
-                    self.carry_out(effect, &machine);
+            for event in self.wait(&machine, &mut reaper, &mut lines) {
+                if let Some(lived) = self.step(event, &mut machine, &mut reaper) {
+                    return lived;
                 }
-                if machine.ended().is_some() && self.is_empty() {
-                    events.push_back(Event::GroupEmpty);
-                }
+            }
+            if !machine.main_lives()
+                && let Some(event) = self.what_is_left(&reaper)
+                && let Some(lived) = self.step(event, &mut machine, &mut reaper)
+            {
+                return lived;
             }
         }
     }
 
-    fn carry_out(&mut self, effect: Effect, machine: &Machine) {
+    /// Returns something at the end.
+    fn step(&mut self, event: Event, machine: &mut Machine, reaper: &mut Reaper) -> Option<Lived> {
+        for effect in machine.step(event, Instant::now()) {
+            if effect == Effect::Finish {
+                let ended = machine.ended().expect("no job finishes before its main process has ended");
+                return Some((ended.clone(), machine.stop_reason().cloned()));
+            }
+            self.carry_out(effect, machine, reaper);
+        }
+        None
+    }
+
+    fn carry_out(&mut self, effect: Effect, machine: &Machine, reaper: &mut Reaper) {
         let done = match effect {
             Effect::Signal(signal) => self.confinement.signal(signal),
-            Effect::Kill => self.confinement.kill(),
+            Effect::Kill => {
+                reaper.look_at = Some(Instant::now() + LOOK).filter(|_| machine.main_lives());
+                self.confinement.kill(Some(self.main).filter(|_| !reaper.main_is_reaped))
+            }
+            Effect::KillChildren => self.confinement.kill_children(),
             Effect::RecordStopping => {
                 if let Some(reason) = machine.stop_reason() {
                     (self.record_stopping)(reason);
@@ -102,48 +145,57 @@ impl Life<'_> {
     }
 
     /// Sleeps until something happens, and says what.
-    fn wait(&mut self, machine: &Machine, lines: &mut Lines) -> VecDeque<Event> {
-        let ending = machine.ended().is_some();
-        let deadline = if ending { Some(Instant::now() + RETRY) } else { self.deadline(machine) };
-        let ready = self.poll(ending, deadline);
+    fn wait(&mut self, machine: &Machine, reaper: &mut Reaper, lines: &mut Lines) -> Vec<Event> {
+        let deadline = self.deadline(machine, reaper);
+        let ready = self.poll(reaper, deadline);
         for (is_ready, stream) in [(ready.stdout, Kind::Stdout), (ready.stderr, Kind::Stderr)] {
             if is_ready {
                 self.capture.read_ready(stream);
             }
         }
-        let mut events = VecDeque::new();
+        let mut events = Vec::new();
         if ready.control {
-            self.read_control(lines, ending, &mut events);
+            self.read_control(lines, reaper.main_is_reaped, &mut events);
         }
         if ready.signals {
             self.read_signals(&mut events);
         }
-        self.check_deadlines(machine, &mut events);
-        if ending {
-            // Descendants come within reach one generation at a time; a group is killed at one stroke.
-            let next_generation = ready.signals && self.confinement.as_group().is_none();
-            if next_generation || ready.timed_out {
-                self.carry_out(Effect::Kill, machine);
-            }
-            if self.is_empty() {
-                events.push_back(Event::GroupEmpty);
-            }
+        if ready.signals || ready.main_exit || deadline.is_some_and(|at| at <= Instant::now()) {
+            self.reap(reaper, &mut events);
         }
+        if ready.main_exit {
+            reaper.main_exit = None;
+            self.look(reaper, &mut events);
+        }
+        if ready.group && !self.has_members() && reaper.look_at.is_none() && machine.main_lives() {
+            reaper.look_at = Some(Instant::now() + LOOK);
+        }
+        self.check_deadlines(machine, reaper, &mut events);
         events
     }
 
-    fn deadline(&self, machine: &Machine) -> Option<Instant> {
-        let timeout = self.timeout_at.filter(|_| machine.stop_reason().is_none());
-        machine.kill_at().into_iter().chain(timeout).min()
+    fn deadline(&self, machine: &Machine, reaper: &Reaper) -> Option<Instant> {
+        let while_it_lives = |at: &Instant| machine.main_lives().then_some(*at);
+        let timeout = self.timeout_at.as_ref().and_then(while_it_lives);
+        let timeout = timeout.filter(|_| machine.stop_reason().is_none());
+        let look_at = reaper.look_at.as_ref().and_then(while_it_lives);
+        [machine.kill_at(), timeout, machine.read_exit_at(), look_at].into_iter().flatten().min()
     }
 
-    fn check_deadlines(&self, machine: &Machine, events: &mut VecDeque<Event>) {
+    fn check_deadlines(&mut self, machine: &Machine, reaper: &mut Reaper, events: &mut Vec<Event>) {
         let now = Instant::now();
-        if machine.kill_at().is_some_and(|at| at <= now) {
-            events.push_back(Event::GraceOver);
+        if reaper.look_at.is_some_and(|at| at <= now) {
+            self.look(reaper, events);
         }
-        if machine.stop_reason().is_none() && self.timeout_at.is_some_and(|at| at <= now) {
-            events.push_back(Event::Stop {
+        if machine.read_exit_at().is_some_and(|at| at <= now) && !reaper.main_is_reaped {
+            events.push(Event::MainEnded(end_of_held(self.main)));
+        }
+        if machine.kill_at().is_some_and(|at| at <= now) {
+            events.push(Event::KillDue);
+        }
+        let is_over = self.timeout_at.is_some_and(|at| at <= now) && machine.stop_reason().is_none();
+        if is_over && machine.main_lives() {
+            events.push(Event::Stop {
                 reason: StopReason::TimedOut,
                 signal: Signal::SIGTERM,
                 grace: OWN_GRACE,
@@ -151,35 +203,32 @@ impl Life<'_> {
         }
     }
 
-    fn poll(&self, ending: bool, deadline: Option<Instant>) -> Ready {
-        let stdout = self.capture.pipe(Kind::Stdout);
-        let stderr = self.capture.pipe(Kind::Stderr);
-        let empties = self.confinement.wakes().filter(|_| ending);
-        let watched = |fd: Option<BorrowedFd<'_>>| fd.is_some();
-        let present = [watched(stdout), watched(stderr), true, true, watched(empties)];
-        let mut fds: Vec<PollFd<'_>> = [
-            (stdout, PollFlags::POLLIN),
-            (stderr, PollFlags::POLLIN),
+    fn poll(&self, reaper: &Reaper, deadline: Option<Instant>) -> Ready {
+        let all = [
+            (self.capture.pipe(Kind::Stdout), PollFlags::POLLIN),
+            (self.capture.pipe(Kind::Stderr), PollFlags::POLLIN),
             (Some(self.control.as_fd()), PollFlags::POLLIN),
             (Some(self.signals.as_fd()), PollFlags::POLLIN),
-            (empties, PollFlags::POLLPRI),
-        ]
-        .into_iter()
-        .filter_map(|(fd, flags)| fd.map(|fd| PollFd::new(fd, flags)))
-        .collect();
+            (reaper.main_exit.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
+            (self.confinement.wakes(), PollFlags::POLLPRI),
+        ];
+        let mut fds: Vec<PollFd<'_>> = all
+            .iter()
+            .filter_map(|(fd, flags)| fd.map(|fd: BorrowedFd<'_>| PollFd::new(fd, *flags)))
+            .collect();
         // An interrupted poll has found nothing, and is asked again.
-        let timed_out = poll(&mut fds, timeout(deadline)) == Ok(0);
+        let _ = poll(&mut fds, timeout(deadline));
         let mut polled = fds.iter();
-        let mut next = |there: bool| there && polled.next().is_some_and(|fd| fd.any().unwrap_or(true));
-        let [stdout, stderr, control, signals, _] = present.map(&mut next);
-        Ready { stdout, stderr, control, signals, timed_out }
+        let [stdout, stderr, control, signals, main_exit, group] =
+            all.map(|(fd, _)| fd.is_some() && polled.next().is_some_and(|fd| fd.any().unwrap_or(true)));
+        Ready { stdout, stderr, control, signals, main_exit, group }
     }
 
     /// `reaped`: the main process's number may be another's by now.
-    fn read_control(&mut self, lines: &mut Lines, reaped: bool, events: &mut VecDeque<Event>) {
+    fn read_control(&mut self, lines: &mut Lines, reaped: bool, events: &mut Vec<Event>) {
         for line in lines.read(self.control) {
             match Control::decode(&line).and_then(|control| Ok((control.signal()?, control))) {
-                Ok((signal, Control::Stop { grace_msec, by, .. })) => events.push_back(Event::Stop {
+                Ok((signal, Control::Stop { grace_msec, by, .. })) => events.push(Event::Stop {
                     reason: StopReason::Requested { by },
                     signal,
                     grace: Duration::from_millis(grace_msec),
@@ -202,32 +251,87 @@ impl Life<'_> {
         }
     }
 
-    /// Reaps everything: the main process, and whatever the job left orphaned.
-    fn read_signals(&mut self, events: &mut VecDeque<Event>) {
+    /// Takes note of all signals. Who has ended is found by asking.
+    fn read_signals(&mut self, events: &mut Vec<Event>) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo == Signal::SIGTERM as u32 {
-                events.push_back(Event::Stop {
+                events.push(Event::Stop {
                     reason: StopReason::Requested { by: "the host (its shim got SIGTERM)".to_owned() },
                     signal: Signal::SIGTERM,
                     grace: OWN_GRACE,
                 });
             }
         }
+    }
+
+    /// Reaps everything: the main process, and whatever the job left orphaned.
+    fn reap(&mut self, reaper: &mut Reaper, events: &mut Vec<Event>) {
+        if !reaper.main_is_reaped && self.can_be_reaped() {
+            self.confinement.note(self.main);
+        }
         // Not nix's waitpid: it fails on real-time signals, for which it has no name, after it has reaped.
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            if pid.as_raw_pid() == self.main.as_raw()
-                && let Some(ended) = ended(status)
-            {
-                events.push_back(Event::MainEnded(ended));
+        reaper.has_children = loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid.as_raw_pid() == self.main.as_raw() => {
+                    if let Some(ended) = ended(status) {
+                        reaper.main_is_reaped = true;
+                        events.push(Event::MainEnded(MainEnd::Known(ended)));
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break true,
+                Err(_none_left) => break false,
+            }
+        };
+    }
+
+    /// Whether the main process has exited. It stays for [`Self::reap`].
+    fn can_be_reaped(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        rustix::process::Pid::from_raw(self.main.as_raw())
+            .is_some_and(|main| waitid(WaitId::Pid(main), options).is_ok_and(|status| status.is_some()))
+    }
+
+    /// Looks whether the main process, which could not be reaped, has exited all the same.
+    fn look(&mut self, reaper: &mut Reaper, events: &mut Vec<Event>) {
+        reaper.look_at = None;
+        if reaper.main_is_reaped {
+            return;
+        }
+        match has_exited(self.main) {
+            Ok(true) => {
+                self.confinement.note(self.main);
+                events.push(Event::MainHeld);
+            }
+            Ok(false) if self.confinement.as_group().is_some() && !self.has_members() => {
+                reaper.look_at = Some(Instant::now() + LOOK_AGAIN);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(main = %self.main, %error, "can't look at the main process; the next look follows");
+                reaper.look_at = Some(Instant::now() + LOOK_AGAIN);
             }
         }
     }
 
-    fn is_empty(&mut self) -> bool {
-        self.confinement.is_empty().unwrap_or_else(|error| {
-            tracing::warn!(%error, "can't tell whether the job's processes are gone; the next look follows");
-            false
+    /// If not known, there may be some.
+    fn has_members(&mut self) -> bool {
+        self.confinement.has_members().unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't tell whether the job's group is empty; the next look follows");
+            true
         })
+    }
+
+    fn what_is_left(&mut self, reaper: &Reaper) -> Option<Event> {
+        match self.confinement.left(reaper.has_children) {
+            Ok(Left::Nothing) => Some(Event::Empty),
+            Ok(Left::Children) => Some(Event::Stragglers),
+            Ok(Left::Group) => None,
+            Err(error) => {
+                tracing::warn!(%error, "can't tell whether the job's processes are gone; the next look follows");
+                None
+            }
+        }
     }
 }
 

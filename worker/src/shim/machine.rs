@@ -1,22 +1,34 @@
 //! A job's life from its birth on, as a pure state machine: events in, effects out, no I/O and no clock.
 //!
 //! ```text
-//!              Stop                 MainEnded                GroupEmpty
-//!  running ───────────▶ stopping ───────────────▶ emptying ─────────────▶ draining ──▶ finished
-//!     │                  │  ▲ Stop: sooner,        ▲   effect: Kill        effects: DrainOutput, Finish
-//!     │                  └──┘ GraceOver: Kill      │
-//!     └────────────────────────────────────────────┘
-//!                       MainEnded
+//!              Stop                 MainEnded                Empty
+//!  running ───────────▶ stopping ───────────────▶ emptying ─────────▶ draining ──▶ finished
+//!     │                  │  ▲ Stop: sooner        │  ▲ │   effects: DrainOutput, Finish
+//!     │                  │  │ KillDue: Kill,      │  └─┘ KillDue: Kill, KillChildren, each second
+//!     │                  └──┘  KillChildren,      │      Stragglers: KillChildren
+//!     │                        each second        │
+//!     ├───────────────────────────────────────────┤ effect: Kill
+//!     │                  MainEnded                │
+//!     └──────▶ held ──────────────────────────────┘
+//!    MainHeld: its tracer does not let go; the exit code is read from /proc at `read_exit_at`, and is its MainEnded
 //! ```
 //!
-//! Whatever comes in whatever order, `finished` is reached once, and only after the main process was reaped, the group
-//! was killed after that, and is empty. Nothing leaves it.
+//! Whatever comes in whatever order, `finished` is reached once, and only after the main process has ended, the job's
+//! processes were killed after that, and none of them lives. From the first kill on, kills never stop before that.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::job::state::{Ended, StopReason};
+use crate::job::state::StopReason;
+use crate::job::verdict::MainEnd;
+
+/// Between two kills, while something is left.
+pub const KILL_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a tracer has to reap a main process that has exited, before its exit code is read from `/proc`. One that looks
+/// needs milliseconds.
+pub const HELD_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What happens to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,21 +42,27 @@ pub enum Event {
         /// How long it has.
         grace: Duration,
     },
-    /// A grace period has run out.
-    GraceOver,
-    /// The main process was reaped.
-    MainEnded(Ended),
-    /// No process is left in the group.
-    GroupEmpty,
+    /// A grace period has run out, or what was killed is there still.
+    KillDue,
+    /// The main process has exited, and a tracer keeps it from being reaped.
+    MainHeld,
+    /// The main process was reaped, or its end was read otherwise.
+    MainEnded(MainEnd),
+    /// No process is left in the group, but the shim has children that live: they have left it.
+    Stragglers,
+    /// No process of the job lives.
+    Empty,
 }
 
 /// What is to be done about it, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Send the signal to every process of the group.
+    /// Send the signal to every process of the job.
     Signal(Signal),
-    /// Kill the group.
+    /// Kill the group, and the main process wherever it is.
     Kill,
+    /// Kill every child of the shim: the main process, and what has left the group and lost its parent.
+    KillChildren,
     /// Write `state.json`: the job is stopping.
     RecordStopping,
     /// Read what is left in the pipes, and no further: whoever else holds them is not of this job.
@@ -53,37 +71,56 @@ pub enum Effect {
     Finish,
 }
 
+/// How the main process is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Main {
+    #[default]
+    Lives,
+    /// It has exited, and a tracer holds it.
+    Held {
+        read_exit_at: Instant,
+    },
+    Ended(MainEnd),
+}
+
 /// Where the job is.
 #[derive(Debug, Default)]
 pub struct Machine {
     stop: Option<StopReason>,
     kill_at: Option<Instant>,
-    ended: Option<Ended>,
+    main: Main,
     finished: bool,
 }
 
 impl Machine {
     /// Takes one event.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
-        match event {
+        match (event, &self.main) {
             _ if self.finished => Vec::new(),
-            Event::Stop { .. } | Event::GraceOver if self.ended.is_some() => Vec::new(),
-            Event::Stop { reason, signal, grace } => self.stop(reason, signal, grace, now),
-            Event::GraceOver => {
-                self.kill_at = None;
-                vec![Effect::Kill]
+            (Event::Stop { reason, signal, grace }, Main::Lives) => self.stop(reason, signal, grace, now),
+            (Event::Stop { .. }, _) => Vec::new(),
+            (Event::KillDue, _) => self.kill(&[Effect::Kill, Effect::KillChildren], now),
+            (Event::MainHeld, Main::Lives) => {
+                self.main = Main::Held { read_exit_at: now + HELD_PATIENCE };
+                self.kill(&[Effect::Kill], now)
             }
-            Event::MainEnded(ended) => {
-                self.ended.get_or_insert(ended);
-                self.kill_at = None;
-                vec![Effect::Kill]
+            (Event::MainEnded(end), Main::Lives | Main::Held { .. }) => {
+                self.main = Main::Ended(end);
+                self.kill(&[Effect::Kill], now)
             }
-            Event::GroupEmpty if self.ended.is_some() => {
+            (Event::Stragglers, Main::Held { .. } | Main::Ended(_)) => vec![Effect::KillChildren],
+            (Event::Empty, Main::Ended(_)) => {
                 self.finished = true;
                 vec![Effect::DrainOutput, Effect::Finish]
             }
-            Event::GroupEmpty => Vec::new(),
+            (Event::MainHeld | Event::MainEnded(_) | Event::Stragglers | Event::Empty, _) => Vec::new(),
         }
+    }
+
+    /// What is killed may take its time to go, and what comes to light meanwhile has to go, too.
+    fn kill(&mut self, effects: &[Effect], now: Instant) -> Vec<Effect> {
+        self.kill_at = Some(now + KILL_AGAIN);
+        effects.to_vec()
     }
 
     /// The first stop names the reason; a later one can only make the end come sooner.
@@ -95,21 +132,27 @@ impl Machine {
             effects.push(Effect::RecordStopping);
         }
         if grace.is_zero() {
-            self.kill_at = None;
-            effects.push(Effect::Kill);
+            effects.extend(self.kill(&[Effect::Kill, Effect::KillChildren], now));
         } else {
             // A grace period beyond what the clock can count never runs out.
-            let asked = now.checked_add(grace);
-            let sooner = if first { asked } else { self.kill_at.into_iter().chain(asked).min() };
-            self.kill_at = sooner;
-            effects.push(Effect::Signal(signal));
+            self.kill_at = self.kill_at.into_iter().chain(now.checked_add(grace)).min();
+            // A process that was stopped takes the signal only when it goes on.
+            effects.extend([Effect::Signal(signal), Effect::Signal(Signal::SIGCONT)]);
         }
         effects
     }
 
-    /// When [`Event::GraceOver`] is due.
+    /// When [`Event::KillDue`] is due.
     pub fn kill_at(&self) -> Option<Instant> {
         self.kill_at
+    }
+
+    /// When the end of a main process that is held is to be read from `/proc`, as [`Event::MainEnded`].
+    pub fn read_exit_at(&self) -> Option<Instant> {
+        match self.main {
+            Main::Held { read_exit_at } => Some(read_exit_at),
+            Main::Lives | Main::Ended(_) => None,
+        }
     }
 
     /// Why the job is being ended, if it is.
@@ -117,9 +160,17 @@ impl Machine {
         self.stop.as_ref()
     }
 
+    /// Whether the main process lives, as far as it is known.
+    pub fn main_lives(&self) -> bool {
+        self.main == Main::Lives
+    }
+
     /// How the main process ended, once it has.
-    pub fn ended(&self) -> Option<Ended> {
-        self.ended
+    pub fn ended(&self) -> Option<&MainEnd> {
+        match &self.main {
+            Main::Ended(end) => Some(end),
+            Main::Lives | Main::Held { .. } => None,
+        }
     }
 }
 
@@ -128,6 +179,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::job::Ended;
+
+    fn exited(code: i32) -> Event {
+        Event::MainEnded(MainEnd::Known(Ended::Exited(code)))
+    }
 
     fn requested(by: &str) -> StopReason {
         StopReason::Requested { by: by.to_owned() }
@@ -147,9 +203,11 @@ mod tests {
         });
         let event = prop_oneof![
             4 => stop,
-            2 => Just(Event::GraceOver),
-            1 => (0..256i32).prop_map(|code| Event::MainEnded(Ended::Exited(code))),
-            2 => Just(Event::GroupEmpty),
+            2 => Just(Event::KillDue),
+            1 => Just(Event::MainHeld),
+            1 => (0..256i32).prop_map(exited),
+            2 => Just(Event::Stragglers),
+            2 => Just(Event::Empty),
         ];
         (event, 0u64..3000)
     }
@@ -160,8 +218,9 @@ mod tests {
         first_reason: Option<StopReason>,
         /// By when the first kill was promised.
         due: Option<Instant>,
-        main_ended: Option<Ended>,
-        killed: bool,
+        main_held: Option<Instant>,
+        main_ended: Option<MainEnd>,
+        killed: Option<Instant>,
         killed_since_main_ended: bool,
         finished: bool,
     }
@@ -169,28 +228,49 @@ mod tests {
     impl Witness {
         fn note(&mut self, event: &Event, now: Instant) {
             match event {
-                Event::Stop { reason, grace, .. } if self.main_ended.is_none() => {
+                Event::Stop { reason, grace, .. } if self.main_lives() => {
                     self.first_reason.get_or_insert(reason.clone());
                     self.due = self.due.into_iter().chain(now.checked_add(*grace)).min();
                 }
-                Event::MainEnded(ended) => _ = self.main_ended.get_or_insert(*ended),
+                Event::MainHeld if self.main_lives() => self.main_held = Some(now),
+                Event::MainEnded(end) => _ = self.main_ended.get_or_insert(end.clone()),
                 _ => {}
             }
         }
 
-        fn check(&mut self, event: &Event, effect: Effect) -> Result<(), TestCaseError> {
+        fn main_lives(&self) -> bool {
+            self.main_held.is_none() && self.main_ended.is_none()
+        }
+
+        fn check(&mut self, event: &Event, effect: Effect, now: Instant) -> Result<(), TestCaseError> {
             prop_assert!(!self.finished, "{effect:?} after the end");
             match effect {
                 Effect::Kill => {
-                    self.killed = true;
+                    self.killed = Some(now);
                     self.killed_since_main_ended |= self.main_ended.is_some();
                 }
-                Effect::Signal(_) | Effect::RecordStopping => prop_assert!(self.main_ended.is_none()),
+                // Those in the group go first, at one stroke; whoever lives is never killed one by one before its time.
+                Effect::KillChildren => prop_assert!(self.killed.is_some()),
+                Effect::Signal(_) | Effect::RecordStopping => prop_assert!(self.main_lives()),
                 Effect::DrainOutput | Effect::Finish => {
-                    prop_assert_eq!(event, &Event::GroupEmpty);
+                    prop_assert_eq!(event, &Event::Empty);
                     prop_assert!(self.killed_since_main_ended, "{effect:?} before its time");
                     self.finished = effect == Effect::Finish;
                 }
+            }
+            Ok(())
+        }
+
+        /// What the machine promises to be woken for.
+        fn check_deadlines(&self, machine: &Machine) -> Result<(), TestCaseError> {
+            let read_exit_at = self.main_held.filter(|_| self.main_ended.is_none());
+            prop_assert_eq!(machine.read_exit_at(), read_exit_at.map(|held| held + HELD_PATIENCE));
+            match (self.killed, machine.kill_at()) {
+                _ if self.finished => {}
+                // The soonest of all graces holds.
+                (None, at) => prop_assert_eq!(at, self.due),
+                // From the first kill on there is always a next one.
+                (Some(killed), at) => prop_assert!(at.is_some_and(|at| at <= killed + KILL_AGAIN), "{at:?}"),
             }
             Ok(())
         }
@@ -207,22 +287,18 @@ mod tests {
                 now += Duration::from_millis(later_msec);
                 witness.note(&event, now);
                 for effect in machine.step(event.clone(), now) {
-                    witness.check(&event, effect)?;
+                    witness.check(&event, effect, now)?;
                 }
                 prop_assert_eq!(machine.stop_reason(), witness.first_reason.as_ref());
-                prop_assert_eq!(machine.ended(), witness.main_ended);
-                // Until there was a kill, the soonest of all graces holds; after it, no moment is too late.
-                if witness.main_ended.is_some() {
-                    prop_assert_eq!(machine.kill_at(), None);
-                } else if !witness.killed {
-                    prop_assert_eq!(machine.kill_at(), witness.due);
-                }
+                prop_assert_eq!(machine.ended(), witness.main_ended.as_ref());
+                prop_assert_eq!(machine.main_lives(), witness.main_lives());
+                witness.check_deadlines(&machine)?;
             }
             // Whatever came, the end is always in reach.
-            for event in [Event::MainEnded(Ended::Exited(0)), Event::GroupEmpty] {
+            for event in [exited(0), Event::Empty] {
                 witness.note(&event, now);
                 for effect in machine.step(event.clone(), now) {
-                    witness.check(&event, effect)?;
+                    witness.check(&event, effect, now)?;
                 }
             }
             prop_assert!(witness.finished);
@@ -248,23 +324,49 @@ mod tests {
         };
         assert_eq!(
             machine.step(stop("alice", 5), now),
-            [Effect::RecordStopping, Effect::Signal(Signal::SIGTERM)]
+            [Effect::RecordStopping, Effect::Signal(Signal::SIGTERM), Effect::Signal(Signal::SIGCONT)]
         );
         machine.step(stop("bob", 60), now);
         assert_eq!(machine.kill_at(), Some(now + Duration::from_secs(5)));
         machine.step(stop("bob", 1), now);
         assert_eq!(machine.kill_at(), Some(now + Duration::from_secs(1)));
-        assert_eq!(machine.step(stop("bob", 0), now), [Effect::Kill]);
-        assert_eq!(machine.kill_at(), None);
+        assert_eq!(machine.step(stop("bob", 0), now), [Effect::Kill, Effect::KillChildren]);
+        assert_eq!(machine.kill_at(), Some(now + KILL_AGAIN), "what does not go is killed again");
         assert_eq!(machine.stop_reason(), Some(&requested("alice")));
     }
 
     #[test]
     fn a_stop_after_the_end_changes_nothing() {
         let (mut machine, now) = (Machine::default(), Instant::now());
-        machine.step(Event::MainEnded(Ended::Exited(3)), now);
+        machine.step(exited(3), now);
         let late = Event::Stop { reason: requested("x"), signal: Signal::SIGTERM, grace: Duration::ZERO };
         assert_eq!(machine.step(late, now), []);
-        assert_eq!((machine.stop_reason(), machine.ended()), (None, Some(Ended::Exited(3))));
+        let end = MainEnd::Known(Ended::Exited(3));
+        assert_eq!((machine.stop_reason(), machine.ended()), (None, Some(&end)));
+    }
+
+    #[test]
+    fn a_main_process_that_a_tracer_holds_ends_by_what_is_read_of_it() {
+        let (mut machine, now) = (Machine::default(), Instant::now());
+        assert_eq!(machine.step(Event::MainHeld, now), [Effect::Kill], "what it leaves ends with it");
+        assert_eq!(machine.step(Event::Empty, now), [], "nobody knows yet how it ended");
+        assert_eq!(machine.read_exit_at(), Some(now + HELD_PATIENCE));
+        let late = Event::Stop { reason: requested("x"), signal: Signal::SIGTERM, grace: Duration::ZERO };
+        assert_eq!(machine.step(late, now), [], "it has ended by itself");
+        assert_eq!(machine.step(exited(5), now), [Effect::Kill]);
+        assert_eq!(machine.read_exit_at(), None);
+        assert_eq!(machine.step(Event::Empty, now), [Effect::DrainOutput, Effect::Finish]);
+    }
+
+    #[test]
+    fn what_has_left_the_group_is_killed_generation_by_generation() {
+        let (mut machine, now) = (Machine::default(), Instant::now());
+        assert_eq!(machine.step(Event::Stragglers, now), [], "they live as long as the main process");
+        machine.step(exited(0), now);
+        for _ in 0..3 {
+            assert_eq!(machine.step(Event::Stragglers, now), [Effect::KillChildren]);
+        }
+        assert_eq!(machine.step(Event::KillDue, now), [Effect::Kill, Effect::KillChildren]);
+        assert_eq!(machine.step(Event::Empty, now), [Effect::DrainOutput, Effect::Finish]);
     }
 }

@@ -2,20 +2,23 @@
 
 use std::fs::File;
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jobworker_limits::{Group, LimitsInForce};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
+use rustix::process::WaitOptions;
 
 use super::birth::birth;
 use super::capture::Capture;
-use super::confinement::Confinement;
+use super::confinement::{Confinement, Left};
 use super::environment;
 use super::ready::{Ready, Streams};
 use super::record::JobFolder;
 use super::refusal::{birth_refusal, disk_failed, group_refusal, host_failed, refused};
 use crate::job::spec::FORMAT_VERSION;
+use crate::job::state::Birth;
 use crate::job::{Phase, Spec, State};
 use crate::shim::clock;
 use crate::spawner::host::Host;
@@ -44,13 +47,13 @@ pub(super) struct NotStarted {
 /// Starts the job; what was made before a failure is removed again.
 pub(super) fn start(mut ready: Ready, spec: &Spec, host: &Host) -> Result<Born, NotStarted> {
     let asked = ask_for(&mut ready, spec, host);
-    let (user, confinement) = match asked {
+    let (user, mut confinement) = match asked {
         Ok(asked) => asked,
         Err(reply) => return Err(NotStarted { reply, is_cleared: ready.discard() }),
     };
     let Ready { folder, mut capture, control, signals, streams, .. } = ready;
     capture.limit(spec.output_limit());
-    match begin(spec, host, &user, &folder, &confinement, streams) {
+    match begin(spec, host, &user, &folder, &mut confinement, streams) {
         Ok((state, main, timeout_at)) => {
             Ok(Born { folder, state, confinement, capture, control, signals, main, timeout_at })
         }
@@ -85,7 +88,7 @@ fn confine(spec: &Spec, host: &Host) -> Result<Confinement, StartReply> {
     let limits = &spec.request.limits;
     let Some(base) = &host.base else {
         if limits.is_empty() {
-            return Ok(Confinement::Descendants);
+            return Ok(Confinement::descendants());
         }
         let controllers = limits.controllers().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let message =
@@ -102,12 +105,13 @@ fn begin(
     host: &Host,
     user: &OsUser,
     folder: &JobFolder,
-    confinement: &Confinement,
+    confinement: &mut Confinement,
     streams: Streams,
 ) -> Result<(State, Pid, Option<Instant>), StartReply> {
     streams.admit(user).map_err(|error| host_failed("make a pipe the job's", &error))?;
     let limits_in_force = in_force(confinement)?;
     let image = environment::image(&spec.request, user, confinement.as_group().is_some());
+    let began_boot_usec = clock::boot_usec();
     let main = birth(&image, confinement.as_group().map(Group::dir), &streams.stdio())
         .map_err(|error| birth_refusal(&error, spec, user, &image))?;
     drop(streams);
@@ -125,10 +129,11 @@ fn begin(
         user: user.name.clone(),
         cgroup: confinement.as_group().map(|group| group.path().to_owned()),
         started_unix_usec: clock::unix_usec(),
+        birth: Some(Birth { began_boot_usec, executed_boot_usec: clock::boot_usec() }),
         limits_in_force,
     };
     if let Err(error) = folder.write_state(&state) {
-        end_unrecorded(confinement);
+        end_unrecorded(confinement, main);
         return Err(disk_failed("write state.json", folder.path(), &error));
     }
     Ok((state, main, timeout_at))
@@ -142,12 +147,26 @@ fn in_force(confinement: &Confinement) -> Result<LimitsInForce, StartReply> {
 }
 
 /// A job that no record tells of must not run.
-fn end_unrecorded(confinement: &Confinement) {
+fn end_unrecorded(confinement: &mut Confinement, main: Pid) {
     const PATIENCE: Duration = Duration::from_secs(10);
-    let ended = confinement.kill().map_err(|error| error.to_string());
-    if let Some(group) = confinement.as_group() {
-        let empty = group.wait_empty(PATIENCE).map_err(|error| error.to_string());
-        tracing::warn!(?ended, ?empty, "a job that could not be recorded was killed");
+    const PAUSE: Duration = Duration::from_millis(5);
+    let until = Instant::now() + PATIENCE;
+    let mut main = Some(main);
+    loop {
+        let killed = confinement.kill(main).and_then(|()| confinement.kill_children());
+        let has_children = loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, _))) => main = main.filter(|main| main.as_raw() != pid.as_raw_pid()),
+                other => break other.is_ok(),
+            }
+        };
+        let left = confinement.left(has_children);
+        if matches!(left, Ok(Left::Nothing)) {
+            return tracing::warn!("a job that could not be recorded was killed");
+        }
+        if until <= Instant::now() {
+            return tracing::error!(?killed, ?left, "a job that could not be recorded can't be killed");
+        }
+        thread::sleep(PAUSE);
     }
-    while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok() {}
 }

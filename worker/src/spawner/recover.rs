@@ -210,6 +210,9 @@ impl Loss {
         let finished = Finished {
             outcome,
             at_unix_usec: clock::unix_usec(),
+            // Up to this moment, at most.
+            ran_usec: None,
+            escaped: None,
             usage,
             output_bytes: None,
             output_lost_bytes,

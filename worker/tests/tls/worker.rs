@@ -183,6 +183,7 @@ impl Worker {
             user: text(),
             cgroup: None,
             started_unix_usec: 1,
+            birth: None,
             limits_in_force: jobworker_limits::LimitsInForce::default(),
         };
         fs::write(folder.join("spec.json"), serde_json::to_vec(&spec).unwrap()).unwrap();

@@ -44,13 +44,22 @@ fn state(phase: Phase) -> State {
         user: "nobody".to_owned(),
         cgroup: Some("/sys/fs/cgroup/x".into()),
         started_unix_usec: 2,
+        birth: None,
         limits_in_force: LimitsInForce { pids_max: Some(9), ..LimitsInForce::default() },
     }
 }
 
 fn finished(outcome: Outcome) -> v1::Outcome {
     let usage = Usage { oom_kills: Some(3), ..Usage::default() };
-    let finished = Finished { outcome, at_unix_usec: 5, usage, output_bytes: Some(7), output_lost_bytes: 6 };
+    let finished = Finished {
+        outcome,
+        at_unix_usec: 5,
+        ran_usec: Some(3),
+        escaped: Some(2),
+        usage,
+        output_bytes: Some(7),
+        output_lost_bytes: 6,
+    };
     let job = job(view(Some(state(Phase::Finished(Box::new(finished))))), &claim("bob"));
     assert_eq!(
         (job.state(), job.finished_unix_usec, job.output_lost_bytes),
