@@ -12,6 +12,7 @@ pub mod id;
 pub mod process;
 pub mod spec;
 pub mod state;
+pub mod trusted_dir;
 pub mod verdict;
 pub mod view;
 pub mod whose;

@@ -44,7 +44,7 @@ pub struct Args {
     /// OS user that the worker runs as: may connect, and reads the jobs' folders [default: the spawner's own].
     #[arg(long, value_name = "USER", env = "JOBWORKER_WORKER_USER")]
     pub worker_user: Option<String>,
-    /// OS user of jobs that name none [default: the spawner's own].
+    /// OS user of jobs that name none [default: the spawner's own; a spawner that is root has none].
     #[arg(long, value_name = "USER", env = "JOBWORKER_DEFAULT_USER")]
     pub default_user: Option<String>,
     /// Another OS user that jobs may run as; repeatable.
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     {
         drop(server);
         call_oneself(c"jobworker-remov");
-        remove::clear(&leftovers);
+        remove::clear(&host, &leftovers);
         return Ok(());
     }
     match server.serve(&host)? {

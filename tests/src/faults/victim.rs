@@ -302,6 +302,9 @@ fn spawn(
     command.arg("--state-dir").arg(root.join(STATE)).arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());
     command.arg("--cert").arg(pki.server().cert).arg("--key").arg(pki.server().key);
     command.args(["--max-followers", "100000"]);
+    if nix::unistd::geteuid().is_root() {
+        command.args(["--default-user", "root"]);
+    }
     if let Some(cgroup) = cgroup {
         command.arg("--cgroup").arg(cgroup);
     }

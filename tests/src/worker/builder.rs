@@ -7,6 +7,7 @@ use std::process::{ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{Worker, clean};
@@ -96,6 +97,11 @@ impl Builder {
         let own_cgroup = self.cgroup.is_none() && self.uid.is_none();
         let cgroup = if own_cgroup { scratch::group_for(state.path()) } else { self.cgroup };
         let mut command = command(&pki, state.path(), cgroup.as_deref());
+        let is_said = |flag: &&String| ["--default-user", "--spawner-socket"].contains(&flag.as_str());
+        // A worker that is root has to be told as whom jobs run.
+        if geteuid().is_root() && self.uid.is_none() && !self.args.iter().any(|arg| is_said(&arg)) {
+            command.args(["--default-user", "root"]);
+        }
         command.args(&self.args).envs(self.env);
         if let Some(path) = self.stdout {
             command.stdout(File::create(path).expect("a writable folder"));

@@ -181,8 +181,11 @@ fn a_place_that_can_not_be_used_is_named() {
     let address = taken.local_addr().expect("an address").to_string();
     Attempt::new().env("JOBWORKER_LISTEN", &address).expect_refusal(&[&address, "in use"]);
     let attempt = Attempt::new().env("JOBWORKER_STATE_DIR", "/proc/no/such/folder");
-    attempt.expect_refusal(&["/proc/no/such/folder"]);
-    Attempt::new().env("JOBWORKER_CGROUP", "/tmp").expect_refusal(&["/tmp", "cgroup"]);
+    attempt.env("JOBWORKER_DEFAULT_USER", "root").expect_refusal(&["/proc/no/such/folder"]);
+    Attempt::new()
+        .env("JOBWORKER_DEFAULT_USER", "root")
+        .env("JOBWORKER_CGROUP", "/tmp")
+        .expect_refusal(&["/tmp", "cgroup"]);
     Attempt::new().env("JOBWORKER_DEFAULT_USER", "no-such-user").expect_refusal(&["no-such-user"]);
     let attempt = Attempt::new().env("JOBWORKER_SPAWNER_SOCKET", "/no/such/spawner.sock");
     attempt.expect_refusal(&["/no/such/spawner.sock"]);

@@ -45,6 +45,9 @@ impl Patient {
         if let Some(group) = &group {
             command.env("JOBWORKER_CGROUP", group);
         }
+        if nix::unistd::geteuid().is_root() {
+            command.env("JOBWORKER_DEFAULT_USER", "root");
+        }
         Self { pki, folder, group, command }
     }
 
@@ -377,7 +380,7 @@ fn a_worker_that_runs_is_not_disturbed() {
 #[test]
 fn a_spawner_that_should_run_and_does_not_is_named() {
     let mut patient = Patient::new().env("JOBWORKER_SPAWNER_SOCKET", "/no/such/spawner.sock");
-    patient.command.env_remove("JOBWORKER_CGROUP");
+    patient.command.env_remove("JOBWORKER_CGROUP").env_remove("JOBWORKER_DEFAULT_USER");
     let lines = patient.examined();
     expect_line(&lines, "FAIL", &["spawner: ", "/no/such/spawner.sock", "systemctl start"]);
     expect_line(&lines, "warn", &["subtree: ", "nor limits were looked at"]);

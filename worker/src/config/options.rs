@@ -73,7 +73,7 @@ pub struct Options {
     /// Delegated cgroup v2 subtree for the jobs' groups [default: the worker's own].
     #[arg(long, value_name = "PATH", env = "JOBWORKER_CGROUP", help_heading = "Jobs")]
     pub cgroup: Option<PathBuf>,
-    /// OS user of jobs that name none [default: the worker's own].
+    /// OS user of jobs that name none [default: the worker's own; a worker that is root has none].
     #[arg(long, value_name = "USER", env = "JOBWORKER_DEFAULT_USER", help_heading = "Jobs")]
     pub default_user: Option<String>,
     /// Another OS user that jobs may run as; repeatable.

@@ -1,7 +1,8 @@
 //! For tests: a job's folder, written by hand as a shim writes it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jobworker_limits::{Limits, LimitsInForce, Usage};
@@ -53,6 +54,8 @@ impl FakeShim {
     pub(crate) fn prepare(jobs: &JobsDir, spec: &Spec) -> Folder {
         let folder = jobs.folder(spec.id);
         fs::create_dir_all(folder.path()).unwrap();
+        // Whatever the umask is: others may not write where a spawner works.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         mkfifo(&folder.file(CONTROL), Mode::S_IRWXU).unwrap();
         replace(&folder.file(SPEC), &serde_json::to_vec(spec).unwrap());
         folder

@@ -7,7 +7,7 @@
 //! | `output`     | shim, append     | the raw bytes of stdout and stderr in order of arrival          |
 //! | `index`      | shim, append     | whose bytes they are and when they came ([`crate::output::index`]) |
 //! | `control`    | FIFO, shim reads | one-line requests ([`crate::shim::control`])                    |
-//! | `lock`       | flock by the shim | held: the shim lives; in it, the pid of who last held it        |
+//! | `lock`       | flock by the shim | held: the shim lives; in it, the pid of who last held it. For the spawner alone (0600): who can open it can hold it |
 //!
 //! Names that end in `.new` do not last: a file about to be renamed, or the space set aside for the outcome.
 //!
@@ -17,14 +17,18 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 
 use super::spec::FORMAT_VERSION;
+use super::trusted_dir::TrustedDir;
 use super::whose::Part;
 use super::{JobId, Spec, State, Whose};
 
+/// The folder of the jobs' folders, in the state folder.
+pub const JOBS: &str = "jobs";
 /// The file of [`Spec`].
 pub const SPEC: &str = "spec.json";
 /// The file of [`State`].
@@ -42,12 +46,23 @@ pub const LOCK: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct JobsDir {
     path: PathBuf,
+    access: Access,
 }
 
 /// One job's folder. It may be gone at any time.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    access: Access,
+}
+
+/// How files are reached.
+#[derive(Clone, Debug)]
+enum Access {
+    /// The worker's way: it reads, with its own rights, what the spawner has written.
+    Path,
+    /// The spawner's way, which may be root: from `jobs/`, through no symbolic link.
+    Below(Arc<TrustedDir>),
 }
 
 /// A folder's file that could not be read.
@@ -92,7 +107,12 @@ struct Versioned {
 impl JobsDir {
     /// The jobs of a state folder; nothing is read or made.
     pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("jobs") }
+        Self { path: state_dir.join(JOBS), access: Access::Path }
+    }
+
+    /// The same, for the spawner: all is reached from this descriptor of it.
+    pub fn below(jobs: Arc<TrustedDir>) -> Self {
+        Self { path: jobs.path().to_owned(), access: Access::Below(jobs) }
     }
 
     /// Where it is.
@@ -102,7 +122,7 @@ impl JobsDir {
 
     /// The folder of a job, whether it is there or not.
     pub fn folder(&self, id: JobId) -> Folder {
-        Folder { path: self.path.join(id.to_string()) }
+        Folder { path: self.path.join(id.to_string()), access: self.access.clone() }
     }
 
     /// The ids of all folders, in no order. Names that are not ids are passed over.
@@ -111,6 +131,10 @@ impl JobsDir {
     /// When the folder can't be read; one that does not exist yet holds no jobs.
     pub fn ids(&self) -> Result<Vec<JobId>, FolderError> {
         let failed = |reason| FolderError::Io { operation: "list", path: self.path.clone(), reason };
+        if let Access::Below(jobs) = &self.access {
+            let names = jobs.names().map_err(failed)?;
+            return Ok(names.iter().filter_map(|name| name.parse().ok()).collect());
+        }
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -182,7 +206,7 @@ impl Folder {
     /// builds left it empty.
     pub fn last_writer(&self) -> Option<i32> {
         let mut text = String::new();
-        File::open(self.file(LOCK)).ok()?.take(32).read_to_string(&mut text).ok()?;
+        self.open(LOCK).ok()?.take(32).read_to_string(&mut text).ok()?;
         text.trim().parse().ok().filter(|pid| *pid > 0)
     }
 
@@ -191,16 +215,79 @@ impl Folder {
     /// # Errors
     /// When the file can't be examined.
     pub fn output_length_bytes(&self) -> Result<u64, FolderError> {
-        match fs::metadata(self.file(OUTPUT)) {
+        let found = match &self.access {
+            Access::Path => fs::metadata(self.file(OUTPUT)),
+            Access::Below(_) => self.open(OUTPUT).and_then(|output| output.metadata()),
+        };
+        match found {
             Ok(metadata) => Ok(metadata.len()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(reason) => Err(FolderError::Io { operation: "examine", path: self.file(OUTPUT), reason }),
         }
     }
 
+    /// True if the folder is there.
+    ///
+    /// # Errors
+    /// When that can't be told.
+    pub fn exists(&self) -> io::Result<bool> {
+        match &self.access {
+            Access::Path => self.path.try_exists(),
+            Access::Below(jobs) => jobs.has(&self.name()),
+        }
+    }
+
+    /// The names in it, in no order; those that are not UTF-8 as far as they are.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        match &self.access {
+            Access::Path => fs::read_dir(&self.path)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect(),
+            Access::Below(jobs) => jobs.subdir(&self.name())?.names(),
+        }
+    }
+
+    /// Opens one of its files for reading.
+    ///
+    /// # Errors
+    /// What the system says; for the spawner also where the file is a symbolic link, or the folder somebody else's.
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        match &self.access {
+            Access::Path => File::open(self.file(name)),
+            Access::Below(jobs) => jobs.subdir(&self.name())?.open(name),
+        }
+    }
+
+    /// Opens one of its files for reading and writing.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_writable(&self, name: &str) -> io::Result<File> {
+        match &self.access {
+            Access::Path => File::options().read(true).write(true).open(self.file(name)),
+            Access::Below(jobs) => jobs.subdir(&self.name())?.open_writable(name),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        if matches!(self.access, Access::Path) {
+            return fs::read(self.file(name));
+        }
+        let mut bytes = Vec::new();
+        self.open(name)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FolderError> {
         let path = self.file(name);
-        match fs::read(&path) {
+        match self.read(name) {
             Ok(bytes) => parse(&path, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(reason) => Err(FolderError::Io { operation: "read", path, reason }),

@@ -3,7 +3,7 @@
 //!
 //! Only for an index that nobody writes any more. What a killed shim had set aside behind its end is given back, too.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -35,11 +35,11 @@ pub struct Cut {
 /// # Errors
 /// When a file can't be read, or the index can't be written.
 pub fn salvage(folder: &Folder) -> io::Result<Cut> {
-    let index = match OpenOptions::new().read(true).write(true).open(folder.file(INDEX)) {
+    let index = match folder.open_writable(INDEX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Cut::default()),
         other => other?,
     };
-    let output = match File::open(folder.file(OUTPUT)) {
+    let output = match folder.open(OUTPUT) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Cut::default()),
         other => other?,
     };
@@ -176,7 +176,7 @@ impl Valid {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, OpenOptions};
     use std::path::Path;
 
     use nix::fcntl::{FallocateFlags, fallocate};

@@ -10,21 +10,25 @@
 //!    output, index
 //! ```
 
+mod jobs;
 mod state;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::libc;
-use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Pid, mkfifo};
+use nix::unistd::{Gid, Pid};
+use rustix::fs::{Mode, fchmod, fchown};
 use serde::Serialize;
 
+pub use self::jobs::JobsDirWriter;
+
 use crate::job::Spec;
-use crate::job::folder::{CONTROL, JobsDir, LOCK, SPEC};
+use crate::job::folder::{CONTROL, LOCK, SPEC};
+use crate::job::trusted_dir::TrustedDir;
 
 /// What the names of folders begin with that are not jobs yet; what is left of one belongs to a shim that died.
 pub const UNBORN: &str = ".new.";
@@ -41,7 +45,11 @@ pub struct Readers {
 
 /// A job's folder, open for its one writer.
 pub struct JobFolder {
-    path: PathBuf,
+    /// Where it is.
+    jobs: Arc<TrustedDir>,
+    /// Its name there.
+    name: String,
+    dir: TrustedDir,
     readers: Readers,
     /// Locked as long as this lives.
     lock: File,
@@ -52,16 +60,17 @@ impl JobFolder {
     ///
     /// # Errors
     /// What went wrong; nothing is left behind then.
-    pub fn prepare(jobs: &JobsDir, readers: Readers) -> io::Result<Self> {
-        let path = Self::unborn(jobs, Pid::this().as_raw());
-        let make = || DirBuilder::new().mode(0o700).create(&path);
+    pub fn prepare(jobs: &JobsDirWriter, readers: Readers) -> io::Result<Self> {
+        let (name, jobs) = (Self::unborn(Pid::this().as_raw()), Arc::clone(jobs.dir()));
+        let make = || jobs.create_dir(&name, 0o700);
         make().or_else(|error| match error.kind() {
             // Left by a process that had our number: it is gone.
-            io::ErrorKind::AlreadyExists => delete(&path).and_then(|()| make()),
+            io::ErrorKind::AlreadyExists => jobs.delete(&name).and_then(|()| make()),
             _ => Err(error),
         })?;
-        let lock = create_lock(&path, readers).inspect_err(|_| _ = delete(&path))?;
-        let folder = Self { path, readers, lock };
+        let opened = jobs.subdir(&name).and_then(|dir| Ok((create_lock(&dir)?, dir)));
+        let (lock, dir) = opened.inspect_err(|_| _ = jobs.delete(&name))?;
+        let folder = Self { jobs, name, dir, readers, lock };
         match folder.fill() {
             Ok(()) => Ok(folder),
             Err(error) => {
@@ -71,9 +80,9 @@ impl JobFolder {
         }
     }
 
-    /// Where the folder of a shim is that has no job yet.
-    pub fn unborn(jobs: &JobsDir, shim: i32) -> PathBuf {
-        jobs.path().join(format!("{UNBORN}shim.{shim}"))
+    /// What the folder of a shim is called that has no job yet.
+    pub fn unborn(shim: i32) -> String {
+        format!("{UNBORN}shim.{shim}")
     }
 
     /// Makes it this job's: it appears under its name with `spec.json` inside, or not at all.
@@ -81,36 +90,40 @@ impl JobFolder {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when the job has a folder, [`io::ErrorKind::NotFound`] when this one is there no
     /// more; else what went wrong. It is not renamed then.
-    pub fn give_to(&mut self, jobs: &JobsDir, spec: &Spec) -> io::Result<()> {
-        create(&self.path.join(SPEC), self.readers)?.write_all(&encode(spec)?)?;
-        let path = jobs.folder(spec.id).path().to_owned();
-        rename_new(&self.path, &path)?;
-        self.path = path;
+    pub fn give_to(&mut self, spec: &Spec) -> io::Result<()> {
+        self.file(SPEC)?.write_all(&encode(spec)?)?;
+        let name = spec.id.to_string();
+        self.jobs.rename_new(&self.name, &name)?;
+        self.name = name;
+        // The descriptor is the same folder's; what it is called in messages is not.
+        self.dir.set_path(self.jobs.path().join(&self.name));
         Ok(())
     }
 
-    /// Where it is.
+    /// Where it is; for messages.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
     }
 
     fn fill(&self) -> io::Result<()> {
-        let control = self.path.join(CONTROL);
-        mkfifo(&control, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        self.readers.admit(&control, 0o660)?;
+        self.dir.create_fifo(CONTROL)?;
+        if self.readers.group.is_some() {
+            self.readers.admit(&self.control()?, 0o660)?;
+        }
         self.reserve()?;
-        self.readers.admit(&self.path, 0o750)
+        self.readers.admit(&self.dir, 0o750)
     }
 
-    /// Takes over the folder of a shim that died; `None` when it lives, or somebody else was faster.
+    /// Takes over the folder of that name, of a shim that died; `None` when it lives, or somebody else was faster.
     ///
     /// # Errors
-    /// When the lock can't be opened or tried.
-    pub fn take_over(path: &Path, readers: Readers) -> io::Result<Option<Self>> {
+    /// When the folder can't be trusted, or the lock can't be opened or tried.
+    pub fn take_over(jobs: &JobsDirWriter, name: &str, readers: Readers) -> io::Result<Option<Self>> {
         loop {
-            let lock = match open_lock(path) {
+            let dir = jobs.dir().subdir(name)?;
+            let lock = match open_lock(&dir) {
                 // A shim that died before it made the lock.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path.join(LOCK), readers)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => dir.create(LOCK)?,
                 other => other?,
             };
             match lock.try_lock() {
@@ -118,7 +131,7 @@ impl JobFolder {
                 Err(fs::TryLockError::WouldBlock) => return Ok(None),
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
-            let taken = Self { path: path.to_owned(), readers, lock };
+            let taken = Self { jobs: Arc::clone(jobs.dir()), name: name.to_owned(), dir, readers, lock };
             if taken.is_in_place()? {
                 // Whom to watch, for the next spawner. A disk that does not take it now takes no outcome either.
                 let _ = write_pid(&taken.lock);
@@ -127,35 +140,37 @@ impl JobFolder {
         }
     }
 
-    /// Whether somebody holds the lock of a folder.
+    /// True if somebody holds the lock of the folder of that name.
     ///
     /// # Errors
     /// When the lock can't be opened or tried.
-    pub fn is_held(path: &Path) -> io::Result<bool> {
-        match File::open(path.join(LOCK))?.try_lock_shared() {
+    pub fn is_held(jobs: &JobsDirWriter, name: &str) -> io::Result<bool> {
+        match jobs.dir().subdir(name)?.open(LOCK)?.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(fs::TryLockError::WouldBlock) => Ok(true),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
 
-    /// Waits until nobody holds the lock of a folder, or the folder is gone.
+    /// Waits until nobody holds the lock of the folder of that name, or the folder is gone.
     ///
     /// # Errors
     /// When the lock can't be opened or waited for.
-    pub fn wait_until_free(path: &Path) -> io::Result<()> {
-        match open_lock(path) {
+    pub fn wait_until_free(jobs: &JobsDirWriter, name: &str) -> io::Result<()> {
+        match jobs.dir().subdir(name).and_then(|dir| open_lock(&dir)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             lock => lock?.lock(),
         }
     }
 
-    /// A new file in the folder.
+    /// A new file in the folder, which the worker may read.
     ///
     /// # Errors
     /// When it can't be created, or is there already.
     pub fn file(&self, name: &str) -> io::Result<File> {
-        create(&self.path.join(name), self.readers)
+        let file = self.dir.create(name)?;
+        self.readers.admit(&file, 0o640)?;
+        Ok(file)
     }
 
     /// The reading side of `control`. Opened for writing too, so that it never comes to an end.
@@ -163,18 +178,18 @@ impl JobFolder {
     /// # Errors
     /// When it can't be opened.
     pub fn control(&self) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(self.path.join(CONTROL))
+        self.dir.open_writable(CONTROL)
     }
 
-    /// Whether this is the folder at its path: before it was locked another writer may have removed it, and a new job of
+    /// True if this is the folder under its name: before it was locked another writer may have removed it, and a new job of
     /// the same id have made its own. After that nobody can.
     ///
     /// # Errors
     /// When that can't be told.
     pub fn is_in_place(&self) -> io::Result<bool> {
         let own = self.lock.metadata()?;
-        match fs::metadata(self.path.join(LOCK)) {
-            Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+        match self.jobs.subdir(&self.name).and_then(|dir| dir.stat(LOCK)) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.dev(), own.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -182,7 +197,7 @@ impl JobFolder {
 
     /// Removes the folder with all that is in it, as well as it can. Whether nothing is left.
     pub fn remove(self) -> bool {
-        let path = self.path.clone();
+        let path = self.path().to_owned();
         let removed = self.try_remove();
         if let Err(error) = &removed {
             tracing::warn!(path = %path.display(), %error, "can't remove a job's folder");
@@ -195,51 +210,56 @@ impl JobFolder {
     /// # Errors
     /// When it can't be renamed, and nothing has changed; or when not all of it can be deleted.
     pub fn try_remove(self) -> io::Result<()> {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let old = self.path.with_file_name(format!("{OLD}{name}.{}", std::process::id()));
-        let renamed = fs::rename(&self.path, &old).or_else(|error| match error.kind() {
+        let (jobs, name) = (&self.jobs, &self.name);
+        let old = format!("{OLD}{name}.{}", std::process::id());
+        let renamed = jobs.rename(name, &old).or_else(|error| match error.kind() {
             // Left by a process that had our number: it is gone.
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
-                delete(&old).and_then(|()| fs::rename(&self.path, &old))
+                jobs.delete(&old).and_then(|()| jobs.rename(name, &old))
             }
             _ => Err(error),
         });
-        renamed.map_err(|error| told("rename", &self.path, &error))?;
-        delete(&old).map_err(|error| told("delete", &old, &error))
+        renamed.map_err(|error| told("rename", self.path(), &error))?;
+        jobs.delete(&old).map_err(|error| told("delete", &jobs.path().join(&old), &error))
     }
 }
 
 impl Readers {
-    /// Lets the worker's group at a path, with `mode`.
+    /// Lets the worker's group at a file, with `mode`.
     ///
     /// # Errors
     /// When owner or mode can't be changed.
-    pub fn admit(self, path: &Path, mode: u32) -> io::Result<()> {
+    pub fn admit(self, file: &impl AsFd, mode: u32) -> io::Result<()> {
         if let Some(group) = self.group {
-            chown(path, None, Some(group.as_raw()))?;
-            fs::set_permissions(path, Permissions::from_mode(mode))?;
+            fchown(file, None, Some(rustix::fs::Gid::from_raw(group.as_raw())))?;
+            fchmod(file, Mode::from_raw_mode(mode))?;
         }
         Ok(())
     }
 }
 
-/// A lock that is held, and says by whom, before it is there under its name.
-fn create_lock(folder: &Path, readers: Readers) -> io::Result<File> {
-    let new = folder.join(format!("{LOCK}.new"));
-    let lock = create(&new, readers)?;
+/// A lock that is held, and says by whom, before it is there under its name. For the spawner alone: a reader of it could
+/// hold it, and the job would seem to live.
+fn create_lock(dir: &TrustedDir) -> io::Result<File> {
+    let new = format!("{LOCK}.new");
+    let lock = dir.create(&new)?;
     lock.try_lock()?;
     write_pid(&lock)?;
-    rename_new(&new, &folder.join(LOCK))?;
+    dir.rename_new(&new, LOCK)?;
     Ok(lock)
 }
 
 /// For reading only where the disk is read-only: it can be held all the same.
-fn open_lock(folder: &Path) -> io::Result<File> {
-    let path = folder.join(LOCK);
-    match OpenOptions::new().read(true).write(true).open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
-        other => other,
+fn open_lock(dir: &TrustedDir) -> io::Result<File> {
+    let lock = match dir.open_writable(LOCK) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return dir.open(LOCK),
+        other => other?,
+    };
+    // Older builds let the worker's group read it.
+    if lock.metadata()?.mode() & 0o077 != 0 {
+        lock.set_permissions(Permissions::from_mode(0o600))?;
     }
+    Ok(lock)
 }
 
 /// Always as long, so that another's pid can be written over it without new space.
@@ -251,31 +271,6 @@ fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
     Ok(bytes)
-}
-
-fn create(path: &Path, readers: Readers) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    readers.admit(path, 0o640)?;
-    Ok(file)
-}
-
-/// Never in place of another: then it fails with [`io::ErrorKind::AlreadyExists`].
-///
-/// # Errors
-/// That, or what renameat2(2) says.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
-}
-
-/// Deletes a folder with all that is in it, if it is there.
-///
-/// # Errors
-/// When some of it stays.
-pub fn delete(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn told(operation: &str, path: &Path, error: &io::Error) -> io::Error {

@@ -67,7 +67,7 @@ pub(super) fn start(mut ready: Ready, spec: &Spec, host: &Host) -> Result<Born, 
 /// Whether the job may be, before there is any process: its user, its folder, its group.
 fn ask_for(ready: &mut Ready, spec: &Spec, host: &Host) -> Result<(OsUser, Confinement), StartReply> {
     let user = ready.user(spec.request.user.as_deref(), host).map_err(StartReply::Refused)?;
-    ready.folder.give_to(&host.jobs, spec).map_err(|error| match error.kind() {
+    ready.folder.give_to(spec).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => StartReply::Exists,
         _ => disk_failed("make the job's folder", host.jobs.folder(spec.id).path(), &error),
     })?;

@@ -1,8 +1,6 @@
 //! What the spawner and its shims know of the host: the subtree, the folders, the users. Made once, copied by fork.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::fs;
 
 use anyhow::Context;
 use jobworker_limits::Base;
@@ -10,8 +8,7 @@ use nix::unistd::{Gid, Uid, User, geteuid};
 
 use super::Args;
 use super::users::AllowedUsers;
-use crate::job::folder::JobsDir;
-use crate::shim::record::Readers;
+use crate::shim::record::{JobsDirWriter, Readers};
 
 /// The host, as far as jobs need it.
 pub struct Host {
@@ -20,7 +17,7 @@ pub struct Host {
     /// Why there is none, and what to do.
     pub without_base: String,
     /// Where the jobs' folders are.
-    pub jobs: JobsDir,
+    pub jobs: JobsDirWriter,
     /// As whom jobs may run.
     pub users: AllowedUsers,
     /// Who reads the jobs' folders.
@@ -35,16 +32,13 @@ impl Host {
     /// Prepares the subtree, moves this process into its leaf, and makes the state folder.
     ///
     /// # Errors
-    /// When the state folder can't be made, or a user does not exist. A missing subtree is no error: jobs without
+    /// When the state folder can't be made or trusted, or a user does not exist. A missing subtree is no error: jobs without
     /// limits run.
     pub fn prepare(args: &Args) -> anyhow::Result<Self> {
         let worker = args.worker_user.as_deref().map(worker_user).transpose()?;
         let readers = Readers { group: worker.map(|(_, gid)| gid) };
-        let jobs = JobsDir::new(&args.state_dir);
-        for path in [args.state_dir.as_path(), jobs.path()] {
-            make_folder(path, readers)
-                .with_context(|| format!("can't make the folder {}", path.display()))?;
-        }
+        let jobs = JobsDirWriter::make(&args.state_dir, worker)
+            .with_context(|| format!("can't work in the state folder {}", args.state_dir.display()))?;
         let (base, without_base) =
             match Base::find(args.cgroup.as_deref()).and_then(|path| Base::prepare(&path)) {
                 Ok(base) => (Some(base), String::new()),
@@ -73,7 +67,9 @@ impl Host {
         }
         let user = self.users.default_user();
         if geteuid().is_root() && user == "root" {
-            tracing::warn!("jobs run as root unless they ask for another user; --default-user changes that");
+            tracing::warn!(
+                "jobs run as root unless they ask for another user (--default-user): a root job can leave its group"
+            );
         } else {
             tracing::info!(user, "jobs run as this user unless they ask for another");
         }
@@ -89,13 +85,4 @@ fn worker_user(name: &str) -> anyhow::Result<(Uid, Gid)> {
     let user = User::from_name(name).with_context(|| format!("can't look up --worker-user {name:?}"))?;
     let user = user.with_context(|| format!("--worker-user: no user {name:?} on this host"))?;
     Ok((user.uid, user.gid))
-}
-
-/// A folder that is there keeps its mode.
-fn make_folder(path: &Path, readers: Readers) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    readers.admit(path, 0o750)
 }

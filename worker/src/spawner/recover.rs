@@ -115,7 +115,7 @@ pub fn recover(host: &Host, mut loss: Loss) {
 impl Loss {
     fn wait_until_free(&self, host: &Host) -> io::Result<()> {
         match &self.what {
-            Subject::Job(job) => JobFolder::wait_until_free(host.jobs.folder(*job).path()),
+            Subject::Job(job) => JobFolder::wait_until_free(&host.jobs, &job.to_string()),
             Subject::Group(_) | Subject::Unborn(_) => Ok(()),
         }
     }
@@ -136,7 +136,7 @@ impl Loss {
             }
         };
         let folder = host.jobs.folder(job);
-        let writer = match self.take_over(host, &folder) {
+        let writer = match self.take_over(host, job, &folder) {
             Ok(writer) => writer,
             Err(recovered) => return recovered,
         };
@@ -169,17 +169,17 @@ impl Loss {
         }
     }
 
-    fn take_over(&self, host: &Host, folder: &Folder) -> Result<JobFolder, Recovered> {
+    fn take_over(&self, host: &Host, job: JobId, folder: &Folder) -> Result<JobFolder, Recovered> {
         match Told::by(folder) {
             Told::Ended => return Err(Recovered::Done),
             Told::Newer(error) => {
                 tracing::warn!(%error, "a job's folder is left as it is");
                 return Err(Recovered::Done);
             }
-            _ if matches!(folder.path().try_exists(), Ok(false)) => return Err(Recovered::Done),
+            _ if matches!(folder.exists(), Ok(false)) => return Err(Recovered::Done),
             _ => {}
         }
-        match JobFolder::take_over(folder.path(), host.readers) {
+        match JobFolder::take_over(&host.jobs, &job.to_string(), host.readers) {
             Ok(Some(writer)) => Ok(writer),
             Ok(None) => Err(Recovered::Held),
             Err(error) if will_pass(&error) => {

@@ -9,9 +9,7 @@
 //! A job without a readable `state.json` is taken as ended when nobody holds its lock: its shim is gone, so nothing
 //! better will ever be known of it. Processes that are left in its group are killed first.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +18,7 @@ use super::protocol::RemoveReply;
 use super::recover::group::Groups;
 use crate::job::JobId;
 use crate::job::folder::Folder;
-use crate::shim::record::{JobFolder, OLD, delete};
+use crate::shim::record::{JobFolder, OLD};
 
 /// How long a lock may be held after the job's end is recorded: the shim's last act, which takes a millisecond.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,7 +67,7 @@ fn claim(host: &Host, job: JobId) -> Result<JobFolder, RemoveReply> {
         if end == End::NotYet {
             return Err(RemoveReply::NotEnded);
         }
-        match JobFolder::take_over(folder.path(), host.readers) {
+        match JobFolder::take_over(&host.jobs, &job.to_string(), host.readers) {
             // It may be another folder than the one that was looked at: a new job's of the same id.
             Ok(Some(writer)) if self::end(&folder) != End::NotYet => return Ok(writer),
             Ok(Some(_)) => {}
@@ -95,17 +93,22 @@ fn end(folder: &Folder) -> End {
     }
 }
 
-/// The folders that removals left which were cut off.
-pub(super) fn leftovers(host: &Host) -> Vec<PathBuf> {
-    let entries = fs::read_dir(host.jobs.path()).into_iter().flatten().flatten();
-    let is_old = |name: &str| name.starts_with(OLD);
-    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_old)).map(|entry| entry.path()).collect()
+/// The names of the folders that removals left which were cut off.
+pub(super) fn leftovers(host: &Host) -> Vec<String> {
+    let mut names = host.jobs.dir().names().unwrap_or_else(|error| {
+        tracing::error!(%error, "can't look for removals that were cut off");
+        Vec::new()
+    });
+    names.retain(|name| name.starts_with(OLD));
+    names
 }
 
 /// Deletes them.
-pub(super) fn clear(leftovers: &[PathBuf]) {
-    for path in leftovers {
-        match delete(path) {
+pub(super) fn clear(host: &Host, leftovers: &[String]) {
+    let jobs = host.jobs.dir();
+    for name in leftovers {
+        let path = jobs.path().join(name);
+        match jobs.delete(name) {
             Ok(()) => tracing::info!(path = %path.display(), "a removal that was cut off is done"),
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "can't delete what is left of a removed job");

@@ -26,15 +26,39 @@ pub struct AllowedUsers {
     others: Vec<String>,
 }
 
+/// Why it is not clear as whom jobs run.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// Root, and nobody has said that jobs are to be root, too.
+    #[error(
+        "a spawner that is root needs --default-user NAME, the OS user of jobs that name none: one that owns nothing \
+         (useradd --system jobs), or `--default-user root`; a job that is root can leave its group and its limits"
+    )]
+    NoDefault,
+    /// The spawner's own user can't be looked up.
+    #[error("can't look up the spawner's own user, uid {uid}: {errno}")]
+    LookUp {
+        /// Its number.
+        uid: Uid,
+        /// What the system said.
+        errno: nix::Error,
+    },
+}
+
 impl AllowedUsers {
-    /// `default`: for jobs that name none; without it, the spawner's own user.
+    /// `default`: for jobs that name none; without it, the spawner's own user, unless that is root.
     ///
     /// # Errors
-    /// When the default is no user of this host.
-    pub fn new(default: Option<String>, others: Vec<String>) -> anyhow::Result<Self> {
+    /// When the spawner is root and no default is given, or its own user can't be looked up.
+    pub fn new(default: Option<String>, others: Vec<String>) -> Result<Self, UsersError> {
+        let uid = geteuid();
         let default = match default {
             Some(name) => name,
-            None => User::from_uid(geteuid())?.map_or_else(|| geteuid().to_string(), |user| user.name),
+            None if uid.is_root() => return Err(UsersError::NoDefault),
+            None => {
+                let own = User::from_uid(uid).map_err(|errno| UsersError::LookUp { uid, errno })?;
+                own.map_or_else(|| uid.to_string(), |user| user.name)
+            }
         };
         Ok(Self { default, others })
     }
@@ -117,7 +141,7 @@ mod tests {
     #[test]
     fn only_listed_users_are_allowed_by_name_or_number() {
         let own = User::from_uid(geteuid()).unwrap().unwrap();
-        let users = AllowedUsers::new(None, Vec::new()).unwrap();
+        let users = AllowedUsers::new(Some(own.name.clone()), Vec::new()).unwrap();
         assert_eq!(users.resolve(None).unwrap().name, own.name);
         assert_eq!(users.resolve(Some(&own.uid.to_string())).unwrap().name, own.name);
         let other = if own.name == "daemon" { "root" } else { "daemon" };
@@ -131,9 +155,27 @@ mod tests {
 
     #[test]
     fn an_unknown_user_is_named() {
-        let users = AllowedUsers::new(None, Vec::new()).unwrap();
+        let users = AllowedUsers::new(Some("root".to_owned()), Vec::new()).unwrap();
         let refused = users.resolve(Some("no-such-user")).unwrap_err();
         assert_eq!(refused.kind, RefusalKind::InvalidField);
         assert!(refused.message.contains("\"no-such-user\""), "{refused}");
+    }
+
+    #[test]
+    fn root_says_as_whom_jobs_run() {
+        let unsaid = AllowedUsers::new(None, Vec::new());
+        if geteuid().is_root() {
+            let words = unsaid.unwrap_err().to_string();
+            for word in ["--default-user NAME", "`--default-user root`", "can leave its group"] {
+                assert!(words.contains(word), "{words}");
+            }
+            assert_eq!(
+                AllowedUsers::new(Some("root".to_owned()), Vec::new()).unwrap().default_user(),
+                "root"
+            );
+        } else {
+            let own = User::from_uid(geteuid()).unwrap().unwrap();
+            assert_eq!(unsaid.unwrap().default_user(), own.name);
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::job::{JobId, Outcome};
 use crate::output::Extent;
 use crate::output::follower::{Event, Follower, From, Gap, GapReason, Selection};
 use crate::output::hub::Hub;
-use crate::shim::record::Readers;
+use crate::shim::record::{JobsDirWriter, Readers};
 
 const LIMIT_BYTES: u64 = OutputLimit::MIN_BYTES;
 
@@ -28,12 +28,11 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let state_dir = tempfile::tempdir().unwrap();
-        let jobs = JobsDir::new(state_dir.path());
-        std::fs::create_dir(jobs.path()).unwrap();
+        let jobs = JobsDirWriter::make(state_dir.path(), None).unwrap();
         let spec = spec(JobId::random(), "alice");
-        let folder = jobs.folder(spec.id);
+        let folder = JobsDir::new(state_dir.path()).folder(spec.id);
         let mut writer = JobFolder::prepare(&jobs, Readers { group: None }).unwrap();
-        writer.give_to(&jobs, &spec).unwrap();
+        writer.give_to(&spec).unwrap();
         let mut log = Log::create(&writer).unwrap();
         log.limit("1MiB".parse().unwrap());
         Self { _state_dir: state_dir, id: spec.id, folder, log }

@@ -1,15 +1,14 @@
 //! The writing of `state.json`: always whole, by rename; and at the end in any case, in space that was set aside for it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate, posix_fallocate};
 use nix::libc::off_t;
 
-use super::{JobFolder, create, encode};
+use super::{JobFolder, encode};
 use crate::job::State;
 use crate::job::folder::STATE;
 
@@ -52,8 +51,7 @@ impl JobFolder {
 
     /// Writes in place, which needs no new space, and only then makes it `state.json`.
     fn spend(&self, bytes: &[u8]) -> io::Result<()> {
-        let reserve = self.path.join(RESERVE);
-        let file = OpenOptions::new().write(true).open(&reserve)?;
+        let file = self.dir.open_writable(RESERVE)?;
         file.write_all_at(bytes, 0)?;
         // Of zeros, or of an attempt that failed. The space behind the end is not given back: few KiB, and file systems
         // take longer to free them than for all else here (3.9 ms on ext4 that discards).
@@ -61,25 +59,25 @@ impl JobFolder {
             file.set_len(bytes.len() as u64)?;
         }
         file.sync_all()?;
-        fs::rename(reserve, self.path.join(STATE))
+        self.dir.rename(RESERVE, STATE)
     }
 
     fn replace(&self, bytes: &[u8], durable: bool) -> io::Result<()> {
-        let new = self.path.join(format!("{STATE}.new"));
+        let new = format!("{STATE}.new");
         let mut file = self.create_anew(&new)?;
         file.write_all(bytes)?;
         if durable {
             file.sync_all()?;
         }
-        fs::rename(&new, self.path.join(STATE))
+        self.dir.rename(&new, STATE)
     }
 
     /// In place of what an attempt that failed has left.
-    fn create_anew(&self, path: &Path) -> io::Result<File> {
-        match create(path, self.readers) {
+    fn create_anew(&self, name: &str) -> io::Result<File> {
+        match self.file(name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(path)?;
-                create(path, self.readers)
+                self.dir.remove_file(name)?;
+                self.file(name)
             }
             created => created,
         }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use crate::spawner::users::UsersError;
+
 /// A spawner that can't be reached or does not keep to the protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnerError {
@@ -31,6 +33,9 @@ pub enum SpawnerError {
         /// Why it could not be.
         reason: io::Error,
     },
+    /// A spawner of our own would not start: nobody has said as whom jobs run.
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// An older build's spawner of our own does not give way.
     #[error("the spawner at {socket} is an older build's and can't be replaced: {reason}")]
     Retire {
@@ -56,7 +61,7 @@ impl SpawnerError {
             Self::NoAnswer { reason, .. } => {
                 matches!(reason.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
             }
-            Self::Launch { .. } | Self::Retire { .. } | Self::Ended(_) => false,
+            Self::Launch { .. } | Self::Users(_) | Self::Retire { .. } | Self::Ended(_) => false,
         }
     }
 }

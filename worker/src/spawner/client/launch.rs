@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::{Settings, SpawnerError};
 use crate::job::engine::blocking;
+use crate::spawner::users::AllowedUsers;
 
 /// The name of the group, below the subtree, that the worker goes into to make room for the jobs' groups.
 const OWN_LEAF: &str = "worker";
@@ -24,6 +25,8 @@ const OPEN_FILES: u64 = 1024;
 /// Starts this program as a spawner and returns when it listens. It is in a process group of its own, so that a
 /// Ctrl-C for the worker is none for the jobs, and outlives the worker while a job runs.
 pub(super) async fn launch(settings: &Settings) -> Result<(), SpawnerError> {
+    // Said here as well: its own words are a line of the log further up.
+    AllowedUsers::new(settings.default_user.clone(), settings.allow_users.clone())?;
     let cgroup = settings.cgroup.clone();
     blocking(move || make_room(cgroup.as_deref())).await;
     start(command(Path::new(OWN_PROGRAM), settings)).await

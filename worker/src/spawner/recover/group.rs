@@ -79,7 +79,7 @@ pub(super) fn strangers(host: &Host) -> Vec<String> {
 }
 
 fn is_stranger(host: &Host, base: &Base, name: &str) -> bool {
-    let folder = name.parse().map(|job| host.jobs.folder(job).path().try_exists());
+    let folder = name.parse().map(|job| host.jobs.folder(job).exists());
     // One that can't be looked for may be there.
     if folder.is_ok_and(|exists| exists.unwrap_or(true)) {
         return false;

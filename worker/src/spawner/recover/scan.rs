@@ -64,7 +64,7 @@ fn look_at(host: &Host, folder: &Folder, job: JobId, until: Instant, found: &mut
     // Pinned before the look at the lock: a shim that holds it then is the one that is pinned.
     let pid = shim_pid(folder);
     let pidfd = pid.and_then(Pid::from_raw).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    if JobFolder::is_held(folder.path()).unwrap_or(false) {
+    if JobFolder::is_held(&host.jobs, &job.to_string()).unwrap_or(false) {
         match pidfd.filter(|_| shim_pid(folder) == pid) {
             Some(pidfd) => found.orphans.push(Orphan { job, pidfd }),
             // A recoverer waits for whoever it is.

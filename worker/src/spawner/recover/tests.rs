@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::job::fake::{self, FakeShim};
-use crate::job::folder::{INDEX, JobsDir, LOCK, OUTPUT, SPEC, STATE};
+use crate::job::folder::{INDEX, LOCK, OUTPUT, SPEC, STATE};
 use crate::job::spec::FORMAT_VERSION;
 use crate::output::index::Kind;
-use crate::shim::record::{Readers, UNBORN};
+use crate::shim::record::{JobsDirWriter, Readers, UNBORN};
 use crate::spawner::users::AllowedUsers;
 
 /// A host without groups, in its boot "a", which is also that of the jobs of a [`FakeShim`].
@@ -20,13 +20,12 @@ fn a_host() -> (TempDir, Host) {
     let host = Host {
         base: None,
         without_base: String::new(),
-        jobs: JobsDir::new(state_dir.path()),
-        users: AllowedUsers::new(None, Vec::new()).unwrap(),
+        jobs: JobsDirWriter::make(state_dir.path(), None).unwrap(),
+        users: AllowedUsers::new(Some("root".to_owned()), Vec::new()).unwrap(),
         readers: Readers { group: None },
         worker: None,
         boot_id: "a".to_owned(),
     };
-    fs::create_dir(host.jobs.path()).unwrap();
     (state_dir, host)
 }
 
@@ -166,7 +165,7 @@ fn a_shim_is_known_by_its_lock_before_it_has_a_state() {
     let job = JobId::random();
     let path = host.jobs.folder(job).path().to_owned();
     let mut writer = JobFolder::prepare(&host.jobs, host.readers).unwrap();
-    writer.give_to(&host.jobs, &fake::spec(job, "alice")).unwrap();
+    writer.give_to(&fake::spec(job, "alice")).unwrap();
     let found = scan(&host);
     assert_eq!(found.orphans.iter().map(|orphan| orphan.job).collect::<Vec<_>>(), [job]);
     assert!(found.losses.is_empty() && path.exists());

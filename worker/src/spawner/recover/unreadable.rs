@@ -1,7 +1,6 @@
 //! Folders that can't be understood. What jobworker did not write, or only half, is set aside, where somebody can look
 //! at it and no job is in its way.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -9,7 +8,6 @@ use super::FolderError;
 use crate::audit::shorten;
 use crate::job::folder::{CONTROL, Folder, INDEX, LOCK, OUTPUT, SPEC};
 use crate::job::{JobId, State};
-use crate::shim::record::rename_new;
 use crate::spawner::host::Host;
 
 /// What the names of folders begin with that were set aside. The job's id follows, and a number.
@@ -64,11 +62,9 @@ impl Told {
 
 /// Whether nothing is in a folder but what a shim puts there before there is any output.
 fn is_half_removed(folder: &Folder) -> bool {
-    let Ok(mut entries) = fs::read_dir(folder.path()) else { return false };
-    let own = entries.all(|entry| {
-        let name = entry.ok().and_then(|entry| entry.file_name().into_string().ok());
-        name.is_some_and(|name| [CONTROL, INDEX, LOCK, OUTPUT].contains(&&*name) || name.ends_with(".new"))
-    });
+    let Ok(names) = folder.names() else { return false };
+    let own =
+        names.iter().all(|name| [CONTROL, INDEX, LOCK, OUTPUT].contains(&&**name) || name.ends_with(".new"));
     own && folder.output_length_bytes().is_ok_and(|bytes| bytes == 0)
 }
 
@@ -88,13 +84,13 @@ pub(super) fn set_aside(host: &Host, job: JobId, reason: &str) {
 
 /// Under the first number that is free.
 fn rename(host: &Host, job: JobId) -> io::Result<PathBuf> {
-    let folder = host.jobs.folder(job);
+    let jobs = host.jobs.dir();
     let mut number = 1u64;
     loop {
-        let aside = host.jobs.path().join(format!("{UNREADABLE}{job}.{number}"));
-        match rename_new(folder.path(), &aside) {
+        let aside = format!("{UNREADABLE}{job}.{number}");
+        match jobs.rename_new(&job.to_string(), &aside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            renamed => return renamed.map(|()| aside),
+            renamed => return renamed.map(|()| jobs.path().join(aside)),
         }
     }
 }
