@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use crate::enforce::{enforce, resolve_io};
+use crate::enforce::{IoPlan, enforce, resolve_io};
 use crate::find::{is_on_v1, own_base};
 use crate::interface::{read, write};
 use crate::{BaseError, Controller, Group, GroupError, InterfaceError, Limits, members};
@@ -115,11 +115,19 @@ impl Base {
     /// When the name is wrong, a controller that a limit needs is missing, a disk cannot be found, the group exists
     /// already, or the kernel refuses a value or puts another in force. No group is left behind then.
     pub fn create_group(&self, name: &str, limits: &Limits, io_default: &Path) -> Result<Group, GroupError> {
+        self.check_controllers(limits)?;
+        self.create_group_with(name, limits, &resolve_io(&limits.io, io_default)?)
+    }
+
+    /// The same, with the disks of `limits.io` already found: by a process that looked with other rights.
+    ///
+    /// # Errors
+    /// As [`Self::create_group`].
+    pub fn create_group_with(&self, name: &str, limits: &Limits, io: &IoPlan) -> Result<Group, GroupError> {
         let path = self.group(name)?;
         self.check_controllers(limits)?;
-        let io = resolve_io(&limits.io, io_default)?;
         fs::create_dir(&path).map_err(|reason| InterfaceError::io("create", &path, reason))?;
-        let created = enforce(&path, limits, &io).and_then(|()| Group::open(&path));
+        let created = enforce(&path, limits, io).and_then(|()| Group::open(&path));
         if created.is_err() {
             // Just created and empty, so this cannot fail in a way that says more than the error at hand.
             let _ = fs::remove_dir(&path);
@@ -145,7 +153,11 @@ impl Base {
         Ok(names)
     }
 
-    fn check_controllers(&self, limits: &Limits) -> Result<(), GroupError> {
+    /// Checks that each controller which a limit needs is there.
+    ///
+    /// # Errors
+    /// [`GroupError::ControllerMissing`], with what to do.
+    pub fn check_controllers(&self, limits: &Limits) -> Result<(), GroupError> {
         for controller in limits.controllers() {
             if let Some(remedy) = self.unavailable.get(&controller) {
                 let (group, remedy) = (self.path.clone(), remedy.clone());

@@ -7,11 +7,15 @@ use crate::interface::{DeviceLine, confirm, read, write};
 use crate::knob::Knobs;
 use crate::{Disk, GroupError, InterfaceError, IoLimit, IoRates, Limits, MemorySize, SwapLimit};
 
-/// IO limits with their disks resolved, no disk twice.
-pub(crate) type IoPlan = Vec<(Disk, IoRates)>;
+/// IO limits with their disks resolved, no disk twice: what [`resolve_io`] makes.
+pub type IoPlan = Vec<(Disk, IoRates)>;
 
-/// Finds the disks of IO limits, before anything is created.
-pub(crate) fn resolve_io(limits: &[IoLimit], default: &Path) -> Result<IoPlan, GroupError> {
+/// Finds the disks of IO limits, before anything is created: with the rights of the calling process, which decide what its
+/// answer tells of the paths. `default` stands for a path that is not given.
+///
+/// # Errors
+/// When a disk cannot be found, or two limits are for the same one.
+pub fn resolve_io(limits: &[IoLimit], default: &Path) -> Result<IoPlan, GroupError> {
     let mut plan = IoPlan::new();
     for limit in limits {
         let disk = limit.disk(default)?;

@@ -39,6 +39,7 @@ pub use base::{Base, enter_leaf};
 pub use controller::Controller;
 pub use cpu::{CpuLimit, CpuWeight};
 pub use disk::{Disk, DiskError, resolve_disk};
+pub use enforce::{IoPlan, resolve_io};
 pub use error::{BaseError, GroupError};
 pub use events::EventsFile;
 pub use group::Group;

@@ -6,6 +6,7 @@ use std::path::Path;
 use jobworker_limits::GroupError;
 use nix::errno::Errno;
 
+use super::as_user::as_user;
 use super::birth::{BirthError, Image, Step};
 use super::environment;
 use crate::job::Spec;
@@ -35,7 +36,10 @@ pub(super) fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, imag
         refused(RefusalKind::CommandNotExecutable, "spec.command", message)
     };
     match (step, errno) {
-        (Step::Exec, Errno::ENOENT) if environment::exists(command, &request.workdir) => {
+        // As the user, though the child was that, too: the name may be another file's by now.
+        (Step::Exec, Errno::ENOENT)
+            if as_user(user, || environment::exists(command, &request.workdir)).unwrap_or(false) =>
+        {
             not_executable("it is there, but the interpreter that it names is not (ENOENT)")
         }
         (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {

@@ -5,11 +5,12 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jobworker_limits::{Group, LimitsInForce};
+use jobworker_limits::{Group, GroupError, LimitsInForce, resolve_io};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use rustix::process::WaitOptions;
 
+use super::as_user::as_user;
 use super::birth::birth;
 use super::capture::Capture;
 use super::confinement::{Confinement, Left};
@@ -71,7 +72,8 @@ fn ask_for(ready: &mut Ready, spec: &Spec, host: &Host) -> Result<(OsUser, Confi
         io::ErrorKind::AlreadyExists => StartReply::Exists,
         _ => disk_failed("make the job's folder", host.jobs.folder(spec.id).path(), &error),
     })?;
-    Ok((user, confine(spec, host)?))
+    let confinement = confine(spec, host, &user)?;
+    Ok((user, confinement))
 }
 
 /// No process is in the group: its only one was reaped when its birth failed.
@@ -83,8 +85,8 @@ fn give_up(confinement: &Confinement) {
     }
 }
 
-/// The group with its limits, before there is anything to limit.
-fn confine(spec: &Spec, host: &Host) -> Result<Confinement, StartReply> {
+/// The group with its limits, before there is anything to limit. The disks of IO limits are looked up as the job's user.
+fn confine(spec: &Spec, host: &Host, user: &OsUser) -> Result<Confinement, StartReply> {
     let limits = &spec.request.limits;
     let Some(base) = &host.base else {
         if limits.is_empty() {
@@ -95,9 +97,16 @@ fn confine(spec: &Spec, host: &Host) -> Result<Confinement, StartReply> {
             format!("spec.limits: they need the controllers {controllers}, and {}", host.without_base);
         return Err(refused(RefusalKind::ControllerMissing, "spec.limits", message));
     };
-    base.create_group(&spec.id.to_string(), limits, spec.request.workdir.as_path())
-        .and_then(Confinement::group)
-        .map_err(|error| StartReply::Refused(group_refusal(&error)))
+    let refused = |error: GroupError| StartReply::Refused(group_refusal(&error));
+    base.check_controllers(limits).map_err(refused)?;
+    let io = if limits.io.is_empty() {
+        Vec::new()
+    } else {
+        as_user(user, || resolve_io(&limits.io, spec.request.workdir.as_path()))
+            .map_err(|error| host_failed("look up the disks of spec.limits.io as the job's user", &error))?
+            .map_err(refused)?
+    };
+    base.create_group_with(&spec.id.to_string(), limits, &io).and_then(Confinement::group).map_err(refused)
 }
 
 fn begin(
