@@ -85,6 +85,13 @@ pub fn resident_bytes(pid: u32) -> u64 {
     text.trim_end_matches(" kB").parse().map_or(0, |kib: u64| kib << 10)
 }
 
+/// How long a process has had a CPU, in clock ticks of 10 ms (proc_pid_stat(5), fields 14 and 15).
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
 /// Bytes of memory that a process has to itself (`smaps_rollup`): none of it is another's, too.
 pub fn private_bytes(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

@@ -12,6 +12,7 @@ pub mod host;
 mod lock;
 mod pending;
 pub mod protocol;
+mod quota;
 pub mod recover;
 mod remove;
 mod server;

@@ -1,4 +1,5 @@
-//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|lines|trace|threads …`. Bounded, each of them.
+//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|attach|flood|lines|trace|threads …`.
+//! Bounded, each of them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         ["ask", socket] => ask(socket),
         ["trace", thread] => trace(number(thread)),
         ["threads", count] => threads(number(count)),
+        ["attach", socket, count] => attach(socket, number(count)),
+        ["flood", socket, count, mib] => flood(socket, number(count), number(mib)),
         ["write", "direct", path, bytes] => write(path, number(bytes), libc::O_DIRECT),
         ["lines", seed, count, burst] => {
             lines(number(seed) as u64, number(count) as u64, number(burst) as u64)
@@ -196,6 +199,49 @@ fn threads(count: usize) -> io::Result<()> {
         thread::spawn(|| thread::sleep(LIFETIME));
     }
     println!("running {count} threads");
+    thread::sleep(LIFETIME);
+    Ok(())
+}
+
+/// Attaches to a spawner many times, and stays.
+fn attach(socket: &str, count: usize) -> io::Result<()> {
+    let mut attached = Vec::new();
+    for _ in 0..count {
+        let mut connection = UnixStream::connect(socket)?;
+        // One that is closed at once was refused, which is what others see.
+        let _ = connection.write_all(b"\"attach\"\n");
+        attached.push(connection);
+    }
+    println!("attached {count} times");
+    thread::sleep(LIFETIME);
+    Ok(())
+}
+
+/// Writes to a spawner on many connections at once, and ends no line.
+fn flood(socket: &str, count: usize, mib: usize) -> io::Result<()> {
+    let mut connections: Vec<(UnixStream, usize)> = Vec::new();
+    for _ in 0..count {
+        let connection = UnixStream::connect(socket)?;
+        connection.set_nonblocking(true)?;
+        connections.push((connection, 0));
+    }
+    let block = vec![b'x'; 64 << 10];
+    let until = Instant::now() + Duration::from_secs(10);
+    // As much as is taken; one that is closed takes no more.
+    while Instant::now() < until && connections.iter().any(|(_, written)| *written < mib * MIB) {
+        let mut is_idle = true;
+        for (connection, written) in &mut connections {
+            match connection.write(&block) {
+                Ok(length) => (*written, is_idle) = (*written + length, false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => *written = mib * MIB,
+            }
+        }
+        if is_idle {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    println!("flooded");
     thread::sleep(LIFETIME);
     Ok(())
 }

@@ -5,6 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::Uid;
+
 use super::Subject;
 use super::finding::Finding;
 use crate::config::{Config, Spawner};
@@ -22,7 +26,7 @@ pub(super) enum Neighbour {
         /// What it says of the host.
         attached: Attached,
         /// Held for as long as anything is tried in its subtree: a worker's own spawner must not end meanwhile.
-        _connection: UnixStream,
+        connection: UnixStream,
     },
     /// Nobody.
     Absent,
@@ -34,7 +38,7 @@ impl Neighbour {
     pub(super) fn find(config: &Config) -> Self {
         match UnixStream::connect(socket(config)) {
             Ok(connection) => match ask(&connection) {
-                Ok(attached) => Self::Runs { attached, _connection: connection },
+                Ok(attached) => Self::Runs { attached, connection },
                 Err(error) => Self::Silent(error),
             },
             // A socket file without a listener is left by one that was killed.
@@ -48,6 +52,14 @@ impl Neighbour {
             }
             Err(error) => Self::Silent(error),
         }
+    }
+}
+
+impl Neighbour {
+    /// The user that it runs as, where it runs.
+    pub(super) fn uid(&self) -> Option<Uid> {
+        let Self::Runs { connection, .. } = self else { return None };
+        getsockopt(connection, PeerCredentials).ok().map(|peer| Uid::from_raw(peer.uid()))
     }
 }
 

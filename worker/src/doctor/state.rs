@@ -1,17 +1,19 @@
 //! The state folder: whether it can be used, how much fits, and the disk that it is on.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jobworker_limits::resolve_disk;
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{AccessFlags, eaccess, geteuid};
+use nix::unistd::{AccessFlags, Uid, eaccess, geteuid};
 
 use super::Subject;
 use super::finding::Finding;
 use crate::config::Spawner;
 use crate::job::folder::JobsDir;
+use crate::job::trusted_dir::check as check_trust;
 
 /// Less is full: the space for a job's outcome and its first output can't be set aside.
 const FULL_BYTES: u64 = 16 << 20;
@@ -19,6 +21,8 @@ const FULL_BYTES: u64 = 16 << 20;
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let folder = subject.config.state_dir.as_path();
     let mut findings = vec![usable(folder, is_written(subject))];
+    let spawner = if is_written(subject) { Some(geteuid()) } else { subject.spawner.uid() };
+    findings.extend(refused(folder, spawner.unwrap_or(Uid::from_raw(0))));
     let place = existing(folder);
     findings.push(space(&place, subject.config.output_limit.bytes()));
     findings.push(disk(&place));
@@ -74,6 +78,19 @@ fn usable(folder: &Path, is_written: bool) -> Finding {
         Ok(ids) => Finding::ok(subject, format!("jobs in it: {}", ids.len())),
         Err(error) => Finding::fail(subject, error.to_string(), remedy(jobs.path(), is_written)),
     }
+}
+
+/// What the spawner refuses: a folder that is neither root's nor its own, or that others may write to.
+fn refused(folder: &Path, spawner: Uid) -> Vec<Finding> {
+    let (subject, jobs) = (format!("state folder {}", folder.display()), JobsDir::new(folder));
+    let judge = |path: &Path| {
+        // What can't be looked at is told elsewhere.
+        let found = fs::metadata(path).ok()?;
+        check_trust(path, Uid::from_raw(found.uid()), found.mode(), spawner).err()
+    };
+    let refused = [folder, jobs.path()].into_iter().filter_map(judge);
+    let remedy = "that, after a look at what has been put into it; the spawner refuses it as it is";
+    refused.map(|error| Finding::fail(subject.clone(), error.to_string(), remedy)).collect()
 }
 
 fn missing(subject: String, folder: &Path, is_written: bool) -> Finding {
@@ -161,6 +178,9 @@ fn disk(place: &Path) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::doctor::finding::Level;
 
@@ -183,5 +203,19 @@ mod tests {
         assert_eq!(finding.level, Level::Ok, "{finding}");
         assert_eq!(usable(&folder.path().join("a/b"), false).level, Level::Fail);
         assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "something was made");
+    }
+
+    #[test]
+    fn a_folder_that_the_spawner_will_refuse_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = geteuid();
+        assert!(refused(folder.path(), own).is_empty());
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o770)).unwrap();
+        let findings = refused(folder.path(), own);
+        assert!(findings[0].text.contains("mode 0770") && findings[0].level == Level::Fail);
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir(folder.path().join("jobs")).unwrap();
+        fs::set_permissions(folder.path().join("jobs"), Permissions::from_mode(0o777)).unwrap();
+        assert!(refused(folder.path(), own)[0].text.contains("/jobs has mode 0777"));
     }
 }

@@ -41,15 +41,14 @@ pub struct TrustedDir {
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
     /// It is somebody else's.
-    #[error(
-        "{} belongs to {owner}, who could lead {1} to other files through it; as root: chown {1} {0} && chmod go-w {0}",
-        path.display(), name(geteuid())
-    )]
+    #[error("{} belongs to {owner}, who could lead {own} to other files through it; as root: chown {own} {0} && chmod go-w {0}", path.display())]
     Owner {
         /// Which one.
         path: PathBuf,
         /// The owner's name, or number.
         owner: String,
+        /// The user that works in it.
+        own: String,
     },
     /// Others may write to it.
     #[error(
@@ -94,7 +93,8 @@ impl TrustedDir {
 
     /// Takes an open directory, if it can be trusted.
     fn admit(fd: OwnedFd, path: PathBuf) -> io::Result<Self> {
-        check(&fstat(&fd)?, &path)?;
+        let stat = fstat(&fd)?;
+        check(&path, Uid::from_raw(stat.st_uid), stat.st_mode, geteuid())?;
         Ok(Self { fd, path })
     }
 
@@ -275,6 +275,14 @@ impl TrustedDir {
     }
 }
 
+/// Checks that `worker` can change neither the directory at a path nor the way there.
+///
+/// # Errors
+/// [`Untrusted`], in an [`io::Error`]; or what the system says, with operation and path.
+pub fn expect_firm(path: &Path, worker: Option<(Uid, Gid)>) -> io::Result<()> {
+    walk::expect_firm(path, worker)
+}
+
 impl AsFd for TrustedDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -307,14 +315,18 @@ fn without_missing(removed: rustix::io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Decides whether a directory is changed by root and this process's user alone. An access list shows in the group's bits.
-fn check(stat: &Stat, path: &Path) -> Result<(), Untrusted> {
-    let (owner, mode) = (Uid::from_raw(stat.st_uid), stat.st_mode & 0o7777);
-    if !owner.is_root() && owner != geteuid() {
-        return Err(Untrusted::Owner { path: path.to_owned(), owner: name(owner) });
+/// Decides whether a directory is changed by root and the user alone that works in it. An access list shows in the group's
+/// bits.
+///
+/// # Errors
+/// Why it is not, and what to do.
+pub fn check(path: &Path, owner: Uid, mode: u32, own: Uid) -> Result<(), Untrusted> {
+    let (mode, path) = (mode & 0o7777, path.to_owned());
+    if !owner.is_root() && owner != own {
+        return Err(Untrusted::Owner { path, owner: name(owner), own: name(own) });
     }
     if mode & OTHERS_WRITE != 0 {
-        return Err(Untrusted::Writable { path: path.to_owned(), mode });
+        return Err(Untrusted::Writable { path, mode });
     }
     Ok(())
 }

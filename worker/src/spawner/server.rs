@@ -1,4 +1,7 @@
 //! The spawner's loop: connections, requests, children. It never waits for any one of them.
+//!
+//! Nor does one that asks too much keep it busy: connections and what they hold have caps ([`super::pending`]), and a
+//! listener that can't be accepted from is left alone for a while.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,21 +15,30 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, Uid, chown};
+use nix::unistd::{ForkResult, Uid};
+use rustix::fs::{AtFlags, CWD, chownat};
 
 use super::children::Children;
 use super::fork::fork;
 use super::handover::{Receiver, pair};
 use super::host::Host;
 use super::lock::lock;
-use super::pending::Pending;
+use super::pending::{AllPending, PATIENCE, Pending};
 use super::protocol::{Attached, Request};
+use super::quota::{Complaints, first_to_go};
 use super::recover::{Found, Loss};
 use crate::job::spec::FORMAT_VERSION;
+use crate::job::trusted_dir::expect_firm;
 use crate::job::{JobId, Spec};
 
-/// How long a request may take to arrive, and a first worker to attach.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Workers that are attached, at most: one, and at its restart another; and who looks around (`jobworker doctor`).
+const MAX_ATTACHED: usize = 32;
+
+/// Connections that are accepted at a time: the queue of a listener (listen(2), std's 128).
+const MAX_ACCEPTED: usize = 128;
+
+/// How long nobody is accepted after that has failed: out of descriptors or memory, poll(2) would return at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What becomes of this process.
 pub(super) enum Fate {
@@ -49,8 +61,11 @@ pub(super) struct Server {
     _lock: File,
     listener: UnixListener,
     signals: SignalFd,
-    pending: Vec<Pending>,
-    attached: Vec<UnixStream>,
+    /// When to accept again, after that has failed.
+    accept_at: Option<Instant>,
+    pending: AllPending,
+    attached: Vec<Attachment>,
+    complaints: Complaints,
     children: Children,
     idle_since: Option<Instant>,
     exit_when_idle: bool,
@@ -58,8 +73,17 @@ pub(super) struct Server {
     wants_spare: bool,
 }
 
+/// A worker that is attached.
+struct Attachment {
+    connection: UnixStream,
+    /// Its process.
+    peer: i32,
+}
+
 impl Server {
     pub(super) fn bind(path: &Path, host: &Host, exit_when_idle: bool) -> io::Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        expect_firm(folder, host.worker)?;
         let lock = lock(path)?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -71,7 +95,9 @@ impl Server {
         let listener = listener?;
         listener.set_nonblocking(true)?;
         if let Some((uid, gid)) = host.worker {
-            chown(path, Some(uid), Some(gid))?;
+            let (uid, gid) =
+                (rustix::fs::Uid::from_raw(uid.as_raw()), rustix::fs::Gid::from_raw(gid.as_raw()));
+            chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         let mut told = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
@@ -84,8 +110,10 @@ impl Server {
             _lock: lock,
             listener,
             signals,
-            pending: Vec::new(),
+            accept_at: None,
+            pending: AllPending::default(),
             attached: Vec::new(),
+            complaints: Complaints::default(),
             children: Children::default(),
             idle_since: Some(Instant::now()),
             exit_when_idle,
@@ -132,12 +160,14 @@ impl Server {
     }
 
     fn wait(&self) {
-        let fds = [self.listener.as_fd(), self.signals.as_fd()];
-        let connections = self.pending.iter().map(|p| &p.connection).chain(&self.attached);
-        let all = fds.into_iter().chain(connections.map(AsFd::as_fd)).chain(self.children.fds());
+        let listener = self.accept_at.is_none().then(|| self.listener.as_fd());
+        let fds = [self.signals.as_fd()].into_iter().chain(listener);
+        let attached = self.attached.iter().map(|attached| &attached.connection);
+        let connections = self.pending.connections().chain(attached);
+        let all = fds.chain(connections.map(AsFd::as_fd)).chain(self.children.fds());
         let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let requests = self.pending.iter().map(|p| p.until);
-        let until = requests.chain(self.idle_until()).chain(self.children.due_at()).min();
+        let moments = [self.pending.until(), self.idle_until(), self.children.due_at(), self.accept_at];
+        let until = moments.into_iter().flatten().min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             let left = until.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
@@ -167,13 +197,34 @@ impl Server {
     }
 
     fn accept(&mut self, host: &Host) {
-        while let Ok((connection, _)) = self.listener.accept() {
-            let peer = getsockopt(&connection, PeerCredentials).map(|peer| Uid::from_raw(peer.uid()));
-            match peer {
-                Ok(uid) if host.admits(uid) && connection.set_nonblocking(true).is_ok() => {
-                    self.pending.push(Pending::new(connection, Instant::now() + PATIENCE));
+        if self.accept_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.accept_at = None;
+        // As many as the listener's queue holds: who connects without end does not keep the loop from its other work.
+        for _ in 0..MAX_ACCEPTED {
+            let connection = match self.listener.accept() {
+                Ok((connection, _)) => connection,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Whoever it was has gone again.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    self.complaints.tell(&format!("can't accept a connection, and wait a moment: {error}"));
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
                 }
-                peer => tracing::warn!(?peer, "refused a connection: not the worker"),
+            };
+            match getsockopt(&connection, PeerCredentials) {
+                Ok(peer)
+                    if host.admits(Uid::from_raw(peer.uid())) && connection.set_nonblocking(true).is_ok() =>
+                {
+                    self.pending.add(connection, peer.pid());
+                }
+                peer => {
+                    let uid = peer.map(|peer| peer.uid());
+                    self.complaints.tell(&format!("refused a connection: not the worker ({uid:?})"));
+                }
             }
         }
     }
@@ -182,7 +233,7 @@ impl Server {
     fn forget_gone_workers(&mut self) {
         let before = self.attached.len();
         self.attached.retain_mut(|worker| {
-            let read = worker.read(&mut [0; 64]);
+            let read = worker.connection.read(&mut [0; 64]);
             read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         });
         if self.attached.len() < before {
@@ -214,11 +265,10 @@ impl Server {
 
     /// Answers or forks for each request that has arrived.
     fn read_requests(&mut self, host: &Host) -> Option<Fate> {
-        for mut pending in std::mem::take(&mut self.pending) {
-            match pending.read() {
-                Ok(None) => self.pending.push(pending),
-                Ok(Some(Request::Attach)) => self.attach(pending.connection, host),
-                Ok(Some(Request::Start(spec))) => {
+        for (pending, request) in self.pending.read() {
+            match request {
+                Request::Attach => self.attach(pending, host),
+                Request::Start(spec) => {
                     let job = spec.id;
                     self.wants_spare = true;
                     if self.children.hand_over(&pending, job) {
@@ -231,22 +281,17 @@ impl Server {
                         Err(_) => {}
                     }
                 }
-                Ok(Some(Request::Remove(job))) => {
+                Request::Remove(job) => {
                     if let Ok(ForkResult::Child) = fork_or_tell() {
                         return Some(Fate::Remover { connection: pending.connection, job });
                     }
-                }
-                Err(error) => {
-                    // It may quote what was sent, which has no end.
-                    let error: String = error.to_string().chars().take(200).collect();
-                    tracing::warn!(error, "dropped a connection");
                 }
             }
         }
         None
     }
 
-    fn attach(&mut self, mut connection: UnixStream, host: &Host) {
+    fn attach(&mut self, Pending { mut connection, peer, .. }: Pending, host: &Host) {
         let attached = Attached {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             format: FORMAT_VERSION,
@@ -259,9 +304,23 @@ impl Server {
             Ok(()) => {
                 self.idle_since = None;
                 self.wants_spare = true;
-                self.attached.push(connection);
+                self.attached.push(Attachment { connection, peer });
+                self.stay_within_attached();
             }
             Err(error) => tracing::warn!(%error, "can't answer the worker"),
+        }
+    }
+}
+
+impl Server {
+    /// One too many, and one goes: of the process that has most, the oldest. A worker that is still there attaches anew.
+    fn stay_within_attached(&mut self) {
+        if self.attached.len() > MAX_ATTACHED
+            && let Some(place) = first_to_go(self.attached.iter().map(|attached| attached.peer))
+        {
+            let Attachment { peer, .. } = self.attached.remove(place);
+            let what = "workers are attached, one too many: the oldest of process";
+            self.complaints.tell(&format!("{} {what} {peer} goes", MAX_ATTACHED + 1));
         }
     }
 }

@@ -19,16 +19,36 @@ const MAX_LINKS: usize = 40;
 /// What a directory gets that is made on the way.
 const ABOVE: Mode = Mode::from_raw_mode(0o755);
 
-/// See [`TrustedDir::make`]. Symbolic links are followed here: who could bend one can change the directory that it is in,
-/// and that is checked.
+/// What a walk has come to.
+struct End {
+    fd: OwnedFd,
+    at: PathBuf,
+    made: Made,
+}
+
+/// See [`TrustedDir::make`].
 pub(super) fn make(path: &Path, mode: u32, worker: Option<(Uid, Gid)>) -> io::Result<(TrustedDir, Made)> {
+    let End { fd, at, made } = walk(path, Some(mode), worker)?;
+    let fd = open_for_use(&fd, ".".as_ref()).map_err(|errno| told("open", &at, &errno.into()))?;
+    Ok((TrustedDir::admit(fd, path.to_owned())?, made))
+}
+
+/// See [`super::expect_firm`].
+pub(super) fn expect_firm(path: &Path, worker: Option<(Uid, Gid)>) -> io::Result<()> {
+    let End { fd, at, .. } = walk(path, None, worker)?;
+    Ok(check(&fstat(&fd)?, &at, worker)?)
+}
+
+/// Walks to a directory; one that is missing is made where a `mode` is given. Symbolic links are followed here: who could bend one can change the directory that it is in,
+/// and that is checked.
+fn walk(path: &Path, mode: Option<u32>, worker: Option<(Uid, Gid)>) -> io::Result<End> {
     let absolute = std::path::absolute(path).map_err(|error| told("find", path, &error))?;
     let mut left: VecDeque<OsString> = names(&absolute).collect();
     let mut at = PathBuf::from("/");
     let mut fd = openat(CWD, &at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let (mut links, mut made) = (0, Made::Before);
     while let Some(next) = left.pop_front() {
-        expect_firm(&fstat(&fd)?, &at, worker)?;
+        check(&fstat(&fd)?, &at, worker)?;
         let there = at.join(&next);
         let is_last = left.is_empty();
         match statat(&fd, &next, AtFlags::SYMLINK_NOFOLLOW) {
@@ -49,7 +69,7 @@ pub(super) fn make(path: &Path, mode: u32, worker: Option<(Uid, Gid)>) -> io::Re
                 continue;
             }
             Ok(_) => {}
-            Err(Errno::NOENT) => {
+            Err(Errno::NOENT) if let Some(mode) = mode => {
                 let mode = if is_last { Mode::from_raw_mode(mode) } else { ABOVE };
                 match mkdirat(&fd, &next, mode) {
                     Ok(()) => made = Made::Now,
@@ -64,8 +84,7 @@ pub(super) fn make(path: &Path, mode: u32, worker: Option<(Uid, Gid)>) -> io::Re
         fd = openat(&fd, &next, flags, Mode::empty()).map_err(|errno| told("open", &there, &errno.into()))?;
         at = there;
     }
-    let fd = open_for_use(&fd, ".".as_ref()).map_err(|errno| told("open", &at, &errno.into()))?;
-    Ok((TrustedDir::admit(fd, path.to_owned())?, made))
+    Ok(End { fd, at, made })
 }
 
 fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
@@ -86,7 +105,7 @@ fn open_for_use(from: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<Ow
 }
 
 /// The worker's user must not be able to rename what is in a directory on the way.
-fn expect_firm(stat: &Stat, path: &Path, worker: Option<(Uid, Gid)>) -> Result<(), Untrusted> {
+fn check(stat: &Stat, path: &Path, worker: Option<(Uid, Gid)>) -> Result<(), Untrusted> {
     let Some((uid, gid)) = worker.filter(|(uid, _)| *uid != nix::unistd::geteuid()) else { return Ok(()) };
     let mode = stat.st_mode & 0o7777;
     let by_others = mode & OTHERS_WRITE & 0o002 != 0 && mode & STICKY == 0;
