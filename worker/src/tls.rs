@@ -35,7 +35,7 @@ pub use self::cut::CutOff;
 pub use self::expiry::{Expiry, What};
 pub use self::set::server_config;
 pub(crate) use self::set::{client_verifier, warnings};
-pub(crate) use self::sources::{certificates, revocation_lists};
+pub(crate) use self::sources::{OPEN_TO_OTHERS, certificates, revocation_lists};
 
 /// The files, all PEM.
 #[derive(Clone, Debug)]

@@ -30,6 +30,7 @@ mod lifecycle;
 mod list;
 mod metrics;
 mod metrics_prometheus;
+mod open_key;
 mod output;
 mod output_from;
 mod output_limit;

@@ -10,10 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use super::finding::Finding;
 use crate::identity::certificate_hosts;
-use crate::tls::provider;
-
-/// Read by others, or written by others than its owner.
-const OPEN: u32 = 0o027;
+use crate::tls::{OPEN_TO_OTHERS, provider};
 
 /// `chain` is the certificate's, where that could be read.
 pub(super) fn check(path: &Path, cert: &Path, chain: Option<Vec<CertificateDer<'static>>>) -> Finding {
@@ -28,7 +25,7 @@ pub(super) fn check(path: &Path, cert: &Path, chain: Option<Vec<CertificateDer<'
         Err(error) => return unreadable(subject, &error.to_string(), path),
     };
     let mode = metadata.mode() & 0o777;
-    if mode & OPEN != 0 {
+    if mode & OPEN_TO_OTHERS != 0 {
         let text = format!("the private key has mode {mode:04o}: others than its owner can get at it");
         let remedy = format!("chmod 600 {}; if somebody may have read it: {anew}", path.display());
         return Finding::fail(subject, text, remedy);

@@ -14,9 +14,6 @@ use super::{Pace, Renewal};
 use crate::identity::Certificate;
 use crate::tls::{self, Expiry, Files, What};
 
-/// Read by everybody, or written by others than its owner.
-const OPEN: u32 = 0o027;
-
 /// What an operator says about renewals.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -69,7 +66,7 @@ impl Renewal {
             source,
         })?;
         let mode = metadata.mode() & 0o777;
-        if mode & OPEN != 0 {
+        if mode & tls::OPEN_TO_OTHERS != 0 {
             return Err(RenewalFileError::OpenKey { path: key.clone(), mode });
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -234,7 +234,7 @@ impl Keeper {
 
     /// What there is to say of files that were read just now.
     fn tell_of_set(&mut self) {
-        for warning in &self.set.warnings {
+        for warning in self.set.warnings.iter().chain(&self.set.open_key) {
             tracing::warn!("{warning}");
         }
         self.told = vec![Urgency::None; self.expiries().count()];

@@ -14,7 +14,7 @@ use super::any_of::AnyOf;
 use super::ended::{Known, expect_current_certificate, expect_current_lists};
 use super::expiry::{Expiry, What};
 use super::presented::Noting;
-use super::sources::{Certificates, Lists, Source, Sources, Sum, Trust};
+use super::sources::{Certificates, Lists, OPEN_TO_OTHERS, Source, Sources, Sum, Trust};
 use super::{Files, TlsError, provider};
 use crate::identity::{Certificate, RevocationList};
 
@@ -28,6 +28,8 @@ pub(super) struct Set {
     pub(super) expiries: Vec<Expiry>,
     /// What is not wrong, and not as somebody may think either.
     pub(super) warnings: Vec<String>,
+    /// That others can get at the private key, where they can.
+    pub(super) open_key: Option<String>,
     /// Of all the files' bytes.
     pub(super) digest: Sum,
     known: Known,
@@ -71,6 +73,7 @@ impl Set {
             verifier,
             expiries: expiries(sources, &cas, &chain, &lists),
             warnings: without_list(&trust.ca.path, &cas, &lists),
+            open_key: open_key(&sources.key),
             digest: sources.digest(),
             known: Known::of(&chain, &lists),
         })
@@ -208,6 +211,16 @@ fn without_list(path: &Path, cas: &Certificates, lists: &[(&Source, Lists)]) -> 
         )
     };
     bare.map(line).collect()
+}
+
+fn open_key(key: &Source) -> Option<String> {
+    let (mode, path) = (key.mode, key.path.display());
+    (mode & OPEN_TO_OTHERS != 0).then(|| {
+        format!(
+            "the worker's private key {path} has mode {mode:04o}, and others than its owner can get at it: chmod 600 {path}; \
+             if somebody may have read it, make another (jobworker certs server --force) and revoke this one's certificate"
+        )
+    })
 }
 
 fn key_reason(error: &rustls::Error, cert: &Path) -> String {

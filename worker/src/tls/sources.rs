@@ -1,8 +1,10 @@
 //! The files' bytes, read once, and what is in them: at least one section of its kind each.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -17,6 +19,9 @@ const CA: &str = "the CA";
 const CERTIFICATE: &str = "the certificate";
 const KEY: &str = "the private key";
 const LIST: &str = "the revocation list";
+
+/// Permissions that a private key must not give: read by everybody, or written by others than its owner.
+pub(crate) const OPEN_TO_OTHERS: u32 = 0o027;
 
 /// SHA-256.
 pub(super) type Sum = [u8; 32];
@@ -38,6 +43,8 @@ pub(super) struct Trust {
 pub(super) struct Source {
     what: &'static str,
     pub(super) path: PathBuf,
+    /// Its permissions.
+    pub(super) mode: u32,
     bytes: Vec<u8>,
 }
 
@@ -79,8 +86,13 @@ impl Trust {
 
 impl Source {
     fn read(what: &'static str, path: &Path) -> Result<Self, TlsError> {
-        let bytes = fs::read(path).map_err(|error: io::Error| unusable(what, path)(error))?;
-        Ok(Self { what, path: path.to_owned(), bytes })
+        let read = || -> io::Result<(u32, Vec<u8>)> {
+            let (mut file, mut bytes) = (File::open(path)?, Vec::new());
+            file.read_to_end(&mut bytes)?;
+            Ok((file.metadata()?.mode() & 0o7777, bytes))
+        };
+        let (mode, bytes) = read().map_err(|error: io::Error| unusable(what, path)(error))?;
+        Ok(Self { what, path: path.to_owned(), mode, bytes })
     }
 
     pub(super) fn unusable(&self, reason: impl Display) -> TlsError {
