@@ -83,7 +83,7 @@ fn describe(lines: &mut Lines, job: &Job) {
     let command = std::iter::once(&spec.command).chain(&spec.args).map(Vec::as_slice);
     lines.add("command", words::command_line(command));
     lines.add("state", words::state(job));
-    lines.add_if(!job.user.is_empty(), "user", || words::printable(&job.user).into_owned());
+    lines.add_if(!job.user.is_empty(), "user", || user(&job.user));
     if let Some(owner) = &job.owner {
         lines.add("owner", words::printable(&owner.name).into_owned());
         lines.add("certificate", certificate(owner));
@@ -96,6 +96,16 @@ fn describe(lines: &mut Lines, job: &Job) {
         lines.add("env", words::command_line(std::iter::once(&pair[..])));
     }
     lines.add_some("timeout", spec.timeout_msec, |msec| words::duration(msec.saturating_mul(1000)));
+}
+
+/// Root can write to any `cgroup.procs`, so its limits hold as long as it lets them.
+fn user(name: &str) -> String {
+    let name = words::printable(name);
+    if name == "root" {
+        format!("{name} (a root job can leave its group and its limits)")
+    } else {
+        name.into_owned()
+    }
 }
 
 fn certificate(owner: &Owner) -> String {
@@ -197,6 +207,15 @@ mod tests {
         for absent in ["pid", "swap limit", "name", "owner"] {
             assert!(!text.lines().any(|line| line.starts_with(&format!("{absent}:"))), "{absent} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_root_jobs_status_says_that_its_limits_need_not_hold() {
+        let shown = |user: &str| status(&Job { user: user.into(), ..job() }).expect("valid");
+        let line = |text: &str| text.lines().find(|line| line.starts_with("user:")).map(str::to_owned);
+        let root = line(&shown("root")).expect("a line");
+        assert!(root.contains("root (a root job can leave its group and its limits)"), "{root}");
+        assert!(line(&shown("alice")).is_some_and(|line| line.trim_end().ends_with(" alice")));
     }
 
     #[test]
