@@ -5,6 +5,7 @@
 //! removes the group, writes the outcome and ends. Whatever fails before the command is executed goes back to the
 //! caller of `Start`, and nothing of the job is left.
 
+mod as_user;
 pub mod birth;
 pub mod capture;
 pub mod clock;

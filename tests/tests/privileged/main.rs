@@ -25,5 +25,6 @@ mod policy;
 mod refusals;
 mod setup;
 mod stop;
+mod trust;
 mod unprivileged;
 mod user;

@@ -84,7 +84,7 @@ impl Spawner {
     }
 
     /// Says one line to the spawner as an OS user, and returns what happened.
-    fn ask_as(&self, uid: u32, request: &Value) -> Output {
+    pub(crate) fn ask_as(&self, uid: u32, request: &Value) -> Output {
         let mut command = Command::new(binary("actor"));
         command.arg("ask").arg(self.socket()).uid(uid).gid(uid);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -93,7 +93,11 @@ impl Spawner {
         asking.wait_with_output().expect("our own child")
     }
 
-    fn jobs(&self) -> PathBuf {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn jobs(&self) -> PathBuf {
         self.state.path().join("jobs")
     }
 }
