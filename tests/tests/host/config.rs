@@ -96,8 +96,10 @@ fn a_policy_that_is_not_right_keeps_the_worker_from_starting() {
 fn a_worker_runs_from_its_file_alone() {
     let pki = Pki::new();
     let state = tempfile::tempdir().expect("a temporary folder");
+    let own = nix::unistd::User::from_uid(nix::unistd::geteuid()).expect("a password database");
     let text = format!(
-        "listen = '127.0.0.1:0'\nstate-dir = '{}'\nca = '{}'\ncert = '{}'\nkey = '{}'\ncrl = '{}'\n",
+        "default-user = '{}'\nlisten = '127.0.0.1:0'\nstate-dir = '{}'\nca = '{}'\ncert = '{}'\nkey = '{}'\ncrl = '{}'\n",
+        own.expect("our own user").name,
         state.path().display(),
         pki.ca().display(),
         pki.server().cert.display(),

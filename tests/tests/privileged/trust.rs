@@ -49,7 +49,10 @@ impl Place {
         let mut command = Command::new(binary("jobworker"));
         clean(&mut command);
         command.args(["spawner", "--worker-user", "jobworker", "--state-dir"]).arg(&self.state);
-        command.arg("--socket").arg(self.folder.path().join("socket")).args(more);
+        if !more.contains(&"--socket") {
+            command.arg("--socket").arg(self.folder.path().join("socket"));
+        }
+        command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -228,6 +231,7 @@ async fn what_is_told_of_a_path_does_not_depend_on_what_only_root_can_see() {
     let worker = spawner.worker();
     let mut client = worker.admin().await;
     let hidden = tempfile::tempdir_in("/data").expect("a writable /data");
+    fs::set_permissions(hidden.path(), Permissions::from_mode(0o700)).expect("our own folder");
     fs::create_dir(hidden.path().join("there")).expect("our own folder");
     let hidden = hidden.path().display().to_string();
     let io = |limit: String| {
