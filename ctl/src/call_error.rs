@@ -2,13 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 use jobworker_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::config::Target;
-use crate::tls::{self, FirstFailure};
+use crate::tls::{self, FirstFailure, Seen};
 use crate::tls_error;
 
 /// A call that failed, in words for people.
@@ -21,15 +22,30 @@ pub(crate) struct CallError {
 #[derive(Debug)]
 enum Kind {
     /// No answer: the connection broke, can't be made, or the worker is going down. It may be back soon.
-    Outage { cause: String },
+    Outage { cause: String, doubt: Doubt },
     /// The same call would fail again. With the worker's reason, where it gave one.
     Final { reason: Option<ErrorReason> },
 }
 
+/// Whether a call that was not answered may have been carried out all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doubt {
+    /// It was not.
+    #[default]
+    None,
+    /// The connection ended before the worker's first word: only a break just then can have hidden it.
+    Slight,
+    Real,
+}
+
 impl CallError {
-    /// There is no answer, because of `cause`.
+    /// The call was not made, because of `cause`.
     pub(crate) fn outage(words: impl Into<String>, cause: impl Into<String>) -> Self {
-        Self { words: words.into(), kind: Kind::Outage { cause: cause.into() } }
+        Self::unanswered(words, cause, Doubt::None)
+    }
+
+    fn unanswered(words: impl Into<String>, cause: impl Into<String>, doubt: Doubt) -> Self {
+        Self { words: words.into(), kind: Kind::Outage { cause: cause.into(), doubt } }
     }
 
     /// The worker answered, and not with what this call is about.
@@ -38,13 +54,14 @@ impl CallError {
     }
 
     /// The connection to `target` broke; `failure` is what its lower layers saw of that.
-    pub(crate) fn broken(source: &(dyn Error + 'static), failure: &FirstFailure, target: &Target) -> Self {
-        let failure = failure.get();
+    pub(crate) fn broken(source: &(dyn Error + 'static), seen: &FirstFailure, target: &Target) -> Self {
+        let failure = seen.get();
         if let Some(objection) = failure.and_then(tls::objection) {
             return Self::of_words(tls_error::explain(objection, target));
         }
         let cause = failure.map_or_else(|| deepest(source).to_string(), ToString::to_string);
-        Self::outage(format!("lost the connection to the worker at {}: {cause}", target.address), cause)
+        let words = format!("lost the connection to the worker at {}: {cause}", target.address);
+        Self::unanswered(words, cause, doubt(seen))
     }
 
     /// What the worker answered.
@@ -62,7 +79,7 @@ impl CallError {
         match (status.code(), reason) {
             // The worker itself is well.
             (Code::Unavailable, Some(ErrorReason::SpawnerUnavailable)) => {}
-            (Code::Unavailable, _) => return Self::outage(words.clone(), words),
+            (Code::Unavailable, _) => return Self::unanswered(words.clone(), words, Doubt::Real),
             _ => {}
         }
         Self { words, kind: Kind::Final { reason } }
@@ -84,8 +101,32 @@ impl CallError {
 /// Why the worker could not be asked, if that is what `error` is about.
 pub(crate) fn outage_cause(error: &anyhow::Error) -> Option<&str> {
     match error.downcast_ref() {
-        Some(CallError { kind: Kind::Outage { cause }, .. }) => Some(cause),
+        Some(CallError { kind: Kind::Outage { cause, .. }, .. }) => Some(cause),
         _ => None,
+    }
+}
+
+/// True if `error` is the worker's own answer.
+pub(crate) fn is_final(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(CallError { kind: Kind::Final { .. }, .. }))
+}
+
+/// Whether the call that ended with `error` may have been carried out.
+pub(crate) fn doubt_after(error: &anyhow::Error) -> Doubt {
+    match error.downcast_ref() {
+        Some(CallError { kind: Kind::Outage { doubt, .. }, .. }) => *doubt,
+        _ => Doubt::None,
+    }
+}
+
+/// `seen` is what the lower layers saw of a connection on which a call was not answered.
+fn doubt(seen: &Seen) -> Doubt {
+    let ended = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    match seen.get() {
+        _ if seen.has_heard() => Doubt::Real,
+        None if seen.is_closed() => Doubt::None,
+        Some(error) if ended.contains(&error.kind()) => Doubt::Slight,
+        _ => Doubt::Real,
     }
 }
 

@@ -34,6 +34,10 @@ Exit codes of run and wait:
   125  jobctl or the worker failed
   126  the command can't be executed
   127  the command was not found
+and of run alone:
+  141  nobody reads the output any more (run … | head); the job is stopped
+  130  left by a second Ctrl-C or SIGTERM; the worker was asked to stop the job
+  129  left by SIGHUP, 131 by Ctrl-\\ (SIGQUIT); the job goes on
 Of the other commands: 0 done, 1 failed, 2 wrong usage.";
 
 /// Options of every command. Each is taken from the flag, else from the environment, else from the context.
@@ -85,7 +89,8 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Start a job and print its id
     Start(Later<StartArgs>),
-    /// Start a job, show its output and exit with its code; Ctrl-C stops the job, a second one leaves it
+    /// Start a job, show its output and exit with its code; Ctrl-C stops the job, Ctrl-\ leaves it alone. The job gets no
+    /// stdin
     Run(Later<RunArgs>),
     /// End a job with all its processes and print how it ended
     Stop(Later<StopArgs>),

@@ -16,8 +16,10 @@ const NOT_FOUND: u8 = 127;
 /// A shell adds this to the number of the signal that ended a command.
 const SIGNAL_BASE: u8 = 128;
 const SIGKILL: u8 = 9;
-/// A second Ctrl-C left the job alone.
+/// A second Ctrl-C or SIGTERM left the job while it was being stopped.
 pub(crate) const INTERRUPTED: u8 = SIGNAL_BASE + 2;
+/// Nobody reads `run`'s output any more: as a local command that SIGPIPE ends.
+pub(crate) const READER_GONE: u8 = SIGNAL_BASE + 13;
 
 /// Whose exit code a command answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,11 @@ fn of_end(end: End) -> u8 {
         End::Code(code) => code,
         End::Signal(signal) => SIGNAL_BASE + signal.number(),
     }
+}
+
+/// The exit code of a command that left because of a signal, as a shell has it for one that the signal ended.
+pub(crate) fn of_signal(signal: nix::sys::signal::Signal) -> u8 {
+    u8::try_from(signal as i32).map_or(JOBCTL_FAILED, |number| SIGNAL_BASE.saturating_add(number))
 }
 
 /// The exit code after a failure of jobctl, of the connection or of the worker.

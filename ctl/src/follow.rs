@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 
 use crate::call_error::CallError;
 use crate::client::{Client, Events};
-use crate::printer::Printer;
+use crate::printer::{Printer, Progress};
 use crate::reconnect::Link;
+use crate::stdio::{Patient, reader_is_gone};
 
 /// So many messages that are there already are written together.
 const BATCH: usize = 64;
@@ -57,7 +58,7 @@ pub(crate) fn resumable(error: &anyhow::Error, job: &str, offset: u64) -> anyhow
 pub(crate) async fn follow(
     link: &Link,
     request: StreamRequest,
-    printer: Printer<File>,
+    printer: Printer<Patient<File>>,
 ) -> Result<Followed, Broken> {
     follow_asked(link, request, None, printer).await
 }
@@ -79,38 +80,42 @@ pub(crate) async fn follow_asked(
     link: &Link,
     request: StreamRequest,
     asked: Option<Asked>,
-    printer: Printer<File>,
+    printer: Printer<Patient<File>>,
 ) -> Result<Followed, Broken> {
     keep_freed_memory();
-    let mut follower = Follower { request, asked, printer: Arc::new(Mutex::new(printer)), resume_at: None };
+    let progress = printer.progress();
+    let printer = Arc::new(Mutex::new(printer));
+    let mut follower = Follower { request, asked, printer, progress: Arc::clone(&progress) };
     let followed = link.call(async |client| follower.follow(link, client).await).await;
-    followed.map_err(|error| Broken { resume_at: follower.resume_at, error })
+    followed.map_err(|error| Broken { resume_at: progress.resume_at(), error })
 }
 
 struct Follower {
     request: StreamRequest,
     asked: Option<Asked>,
     /// One for all connections: it knows whether it is in the middle of a line.
-    printer: Arc<Mutex<Printer<File>>>,
-    resume_at: Option<u64>,
+    printer: Arc<Mutex<Printer<Patient<File>>>>,
+    progress: Arc<Progress>,
 }
 
 impl Follower {
     async fn follow(&mut self, link: &Link, client: &Client) -> anyhow::Result<Followed> {
         let (offset, events) = self.events(client).await?;
+        link.was_answered();
         // Known before the first byte is: what comes while the connection is broken belongs to it.
-        self.resume_at = self.resume_at.or(offset);
+        if let Some(offset) = offset {
+            self.progress.begins_at(offset);
+        }
         let mut batches = pin!(events.ready_chunks(BATCH));
         while let Some(batch) = batches.next().await {
             let (output, last) = split(batch);
-            let end = output.last().and_then(end_offset);
-            match self.write(output).await {
-                Ok(()) => self.resume_at = end.or(self.resume_at),
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Followed::ReaderGone),
-                Err(error) => return Err(error).context("cannot write the output"),
-            }
-            if end.is_some() {
+            if !output.is_empty() {
                 link.was_of_use();
+            }
+            match self.write(output).await {
+                Ok(()) => {}
+                Err(error) if reader_is_gone(&error) => return Ok(Followed::ReaderGone),
+                Err(error) => return Err(error).context("cannot write the output"),
             }
             match last {
                 Some(Ok(job)) => return Ok(Followed::Finished(Box::new(job))),
@@ -133,7 +138,7 @@ impl Follower {
     /// What is still wanted: only until the worker has said where they begin does it depend on what "the last lines"
     /// are.
     fn request(&self) -> StreamRequest {
-        let from = self.resume_at.map(From::Offset).or(self.request.from);
+        let from = self.progress.resume_at().map(From::Offset).or(self.request.from);
         StreamRequest { from, ..self.request.clone() }
     }
 
@@ -167,14 +172,6 @@ fn split(batch: Vec<Result<Event, CallError>>) -> (Vec<Event>, Option<Result<Job
         }
     }
     (output, None)
-}
-
-fn end_offset(event: &Event) -> Option<u64> {
-    match event {
-        Event::Chunk(chunk) => Some(chunk.offset.saturating_add(chunk.data.len() as u64)),
-        Event::Gap(gap) => Some(gap.offset.saturating_add(gap.length)),
-        Event::End(_) => None,
-    }
 }
 
 #[cfg(test)]

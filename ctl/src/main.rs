@@ -11,8 +11,10 @@ mod docs;
 mod exit;
 mod follow;
 mod gather;
+mod input;
 mod interrupts;
 mod later;
+mod notes;
 mod outcome;
 mod own;
 mod pair;
@@ -21,9 +23,11 @@ mod reconnect;
 mod render;
 mod resolve;
 mod spec;
+mod stdio;
 mod tls;
 mod tls_error;
 
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -43,35 +47,56 @@ fn main() {
 
 fn execute(cli: Cli) -> u8 {
     let verb = cli.command.verb();
-    let outcome = tokio::runtime::Builder::new_current_thread()
+    let code = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")
-        .and_then(|runtime| {
-            let outcome = runtime.block_on(commands::execute(cli));
+        .map(|runtime| {
+            let code = runtime.block_on(async {
+                let outcome = Box::pin(commands::execute(cli)).await;
+                let code = outcome.unwrap_or_else(|error| fail(verb, &error));
+                // Here and not below: an interrupt ends this, too.
+                notes::written().await;
+                code
+            });
             // Nothing is left to be done, and the kernel takes it all down at once.
             std::mem::forget(runtime);
-            outcome
+            code
         });
-    outcome.unwrap_or_else(|error| {
-        render::note(&format!("{error:#}"));
-        exit::of_failure(verb, &error)
-    })
+    code.unwrap_or_else(|error| fail_and_wait(verb, &error))
+}
+
+fn fail(verb: Verb, error: &anyhow::Error) -> u8 {
+    render::note(&format!("{error:#}"));
+    exit::of_failure(verb, error)
+}
+
+/// Without an event loop.
+fn fail_and_wait(verb: Verb, error: &anyhow::Error) -> u8 {
+    let code = fail(verb, error);
+    notes::wait_until_written();
+    code
 }
 
 fn write_docs(folder: &Path) -> u8 {
     let Err(error) = docs::write(folder, Cli::command()) else { return exit::SUCCESS };
-    render::note(&format!("{error:#}"));
-    exit::of_failure(Verb::Plain, &error)
+    fail_and_wait(Verb::Plain, &error)
 }
 
 /// Prints what clap has to say: help and version (no failure), or what is wrong with the command line.
 fn refuse(usage: &clap::Error) -> u8 {
-    // A closed stderr or stdout changes nothing about the answer.
-    let _ = usage.print();
+    let text = usage.render();
+    let in_color =
+        |terminal| if render::suits_color(terminal) { text.ansi().to_string() } else { text.to_string() };
     if !usage.use_stderr() {
-        return exit::SUCCESS;
+        return match render::out(&in_color(io::stdout().is_terminal())) {
+            Ok(()) => exit::SUCCESS,
+            Err(error) => fail_and_wait(Verb::Plain, &error),
+        };
     }
+    // A closed stderr changes nothing about the answer.
+    let _ = stdio::stderr()
+        .and_then(|mut stderr| stderr.write_all(in_color(io::stderr().is_terminal()).as_bytes()));
     // What can be made out in spite of the error.
     let matches = Cli::command().ignore_errors(true).try_get_matches();
     match matches.as_ref().ok().and_then(clap::ArgMatches::subcommand_name) {

@@ -49,13 +49,18 @@ struct Line {
     outage: Option<Outage>,
 }
 
-#[derive(Clone, Copy)]
+/// From the first break until an answer that is of use, however many connections are made and break meanwhile: a worker
+/// that accepts connections and drops them is asked less and less often, and not for ever.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Outage {
-    began: Instant,
+    /// When it began, or when the worker last answered.
+    since: Instant,
     /// Before the next attempt.
     pause: Duration,
-    /// When there was a connection again.
-    over: Option<Instant>,
+    /// Whether there is a connection again.
+    connected: bool,
+    /// When the worker answered over this connection.
+    answered: Option<Instant>,
 }
 
 impl Link {
@@ -76,7 +81,10 @@ impl Link {
             let client = self.line.lock().await.client.clone();
             match call(&client).await {
                 Err(error) if outage_cause(&error).is_some() => self.replace(&client, error).await?,
-                answer => return answer,
+                answer => {
+                    self.was_of_use();
+                    return answer;
+                }
             }
         }
     }
@@ -90,6 +98,16 @@ impl Link {
     pub(crate) fn was_of_use(&self) {
         if let Ok(mut line) = self.line.try_lock() {
             line.outage = None;
+        }
+    }
+
+    /// The worker has answered, and what it answered may lead to nothing. The time to go on trying counts from here; and if
+    /// the connection lasts, the next outage is another one.
+    pub(crate) fn was_answered(&self) {
+        if let Ok(mut line) = self.line.try_lock()
+            && let Some(outage) = &mut line.outage
+        {
+            outage.answer(Instant::now());
         }
     }
 
@@ -109,29 +127,31 @@ impl Link {
 
 impl Line {
     async fn reconnect(&mut self, patience: Duration, broken: &anyhow::Error) -> anyhow::Result<()> {
-        let outage = self.outage.insert(match self.outage {
-            // The call that saw to it has given up.
-            Some(outage) if outage.over.is_none() => outage,
-            latest => {
-                let cause = outage_cause(broken).unwrap_or_default();
-                render::note(&format!("lost the connection to the worker ({cause}); reconnecting"));
-                Outage::after(latest)
+        let latest = self.outage;
+        let outage = self.outage.insert(Outage::after(latest, Instant::now()));
+        // Else it was said, by a call that has given up.
+        if latest.is_none_or(|latest| latest.connected) {
+            let cause = outage_cause(broken).unwrap_or_default();
+            if latest.is_some() && outage.has_lasted(patience) {
+                let patience = humantime::format_duration(patience);
+                bail!("{broken:#}; gave up after {patience} without an answer");
             }
-        });
+            render::note(&format!("lost the connection to the worker ({cause}); reconnecting"));
+        }
         let target = self.client.target();
         loop {
-            let left = patience.saturating_sub(outage.began.elapsed());
+            let left = patience.saturating_sub(outage.since.elapsed());
             tokio::time::sleep(outage.pause.min(left)).await;
             // Boxed: large, and seldom needed.
             match Box::pin(Client::connect(Arc::clone(target))).await {
                 Ok(client) => {
                     render::note(&format!("reconnected to the worker at {}", target.address));
-                    outage.over = Some(Instant::now());
+                    outage.connected = true;
                     self.client = client;
                     return Ok(());
                 }
                 Err(error) if outage_cause(&error).is_none() => return Err(error),
-                Err(error) if outage.began.elapsed() >= patience => {
+                Err(error) if outage.has_lasted(patience) => {
                     let patience = humantime::format_duration(patience);
                     bail!("{broken:#}; gave up connecting anew after {patience}: {error:#}");
                 }
@@ -142,15 +162,29 @@ impl Line {
 }
 
 impl Outage {
-    /// A connection that was of no use and did not outlast the pause before it is no end of the outage `latest`: a worker
-    /// that accepts connections and drops them is asked less and less often, and not for ever.
-    fn after(latest: Option<Self>) -> Self {
+    /// The outage that a connection which breaks `now` belongs to.
+    fn after(latest: Option<Self>, now: Instant) -> Self {
+        let begun = Self { since: now, pause: FIRST_PAUSE, connected: false, answered: None };
         match latest {
-            Some(latest) if latest.over.is_none_or(|over| over.elapsed() <= latest.pause) => {
-                Self { pause: longer(latest.pause), over: None, ..latest }
+            Some(latest) if !latest.connected => latest,
+            Some(latest) if !latest.is_over(now) => {
+                Self { pause: longer(latest.pause), connected: false, answered: None, ..latest }
             }
-            _ => Self { began: Instant::now(), pause: FIRST_PAUSE, over: None },
+            _ => begun,
         }
+    }
+
+    /// The worker answered, and went on serving the connection for longer than the pause before it.
+    fn is_over(&self, now: Instant) -> bool {
+        self.answered.is_some_and(|answered| now.duration_since(answered) > self.pause)
+    }
+
+    fn answer(&mut self, now: Instant) {
+        (self.since, self.answered) = (now, Some(now));
+    }
+
+    fn has_lasted(&self, patience: Duration) -> bool {
+        self.since.elapsed() >= patience
     }
 }
 
@@ -162,19 +196,50 @@ fn longer(pause: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn ended_before(ago: Duration, pause: Duration) -> Option<Outage> {
-        let over = Instant::now().checked_sub(ago).expect("the clock has run for a while");
-        Some(Outage { began: over, pause, over: Some(over) })
+    /// How often a worker is connected to in the first minute, if each connection is made at once and lasts for `lasting`;
+    /// and since when it is away at the end. `answers` says whether each connection brings an answer.
+    fn first_minute(lasting: Duration, answers: bool) -> (usize, Duration) {
+        let start = Instant::now();
+        let (mut now, mut outage, mut connections) = (start, None, 0);
+        while now < start + Duration::from_secs(60) {
+            let next = Outage::after(outage, now);
+            now += next.pause;
+            connections += 1;
+            let mut next = Outage { connected: true, ..next };
+            if answers {
+                next.answer(now);
+            }
+            now += lasting;
+            outage = Some(next);
+        }
+        (connections, outage.map_or(Duration::ZERO, |outage| now - outage.since))
     }
 
     #[test]
-    fn a_connection_that_lasted_begins_anew_and_one_that_did_not_goes_on() {
-        let second = Duration::from_secs(1);
-        let first = Outage::after(None);
-        assert_eq!((first.pause, first.over), (FIRST_PAUSE, None));
-        assert_eq!(Outage::after(ended_before(2 * second, second)).pause, FIRST_PAUSE);
-        let latest = ended_before(second, 4 * second);
-        let same = Outage::after(latest);
-        assert_eq!((Some(same.began), same.pause), (latest.map(|latest| latest.began), LONGEST_PAUSE));
+    fn connections_without_an_answer_are_one_outage_however_long_they_last() {
+        for lasting in [0, 50, 150, 1_000, 10_000].map(Duration::from_millis) {
+            let (connections, away) = first_minute(lasting, false);
+            assert!(connections <= 20, "{connections} connections of {lasting:?}");
+            assert!(away >= Duration::from_secs(55), "{away:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_time_and_a_connection_that_lasts_for_the_pause() {
+        let (connections, away) = first_minute(Duration::from_millis(50), true);
+        assert!(connections <= 20 && away < Duration::from_secs(6), "{connections} connections, {away:?}");
+        // A proxy that cuts idle connections.
+        let (connections, _) = first_minute(Duration::from_secs(10), true);
+        let now = Instant::now();
+        let mut outage = Outage { connected: true, ..Outage::after(None, now) };
+        outage.answer(now);
+        assert_eq!(connections, 6);
+        assert_eq!(Outage::after(Some(outage), now + Duration::from_secs(10)).pause, FIRST_PAUSE);
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_up_is_continued() {
+        let begun = Outage { pause: LONGEST_PAUSE, ..Outage::after(None, Instant::now()) };
+        assert_eq!(Outage::after(Some(begun), Instant::now() + LONGEST_PAUSE), begun);
     }
 }

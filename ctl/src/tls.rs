@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -85,8 +86,39 @@ pub(crate) fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<Certif
     Ok(certificates)
 }
 
-/// Why the connection broke. HTTP/2 hands on a text at best, so the error itself is kept here.
-pub(crate) type FirstFailure = Arc<OnceLock<io::Error>>;
+/// What a connection's lower layers saw.
+pub(crate) type FirstFailure = Arc<Seen>;
+
+/// Why the connection broke, and what came over it. HTTP/2 hands on a text at best, so the error itself is kept here.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    failure: OnceLock<io::Error>,
+    heard: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Seen {
+    /// Why the connection broke.
+    pub(crate) fn get(&self) -> Option<&io::Error> {
+        self.failure.get()
+    }
+
+    /// True if the other side has said anything behind the handshake. Before all else a server of HTTP/2 sends its settings
+    /// (RFC 9113, 3.4).
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// True if the other side itself has closed the connection, in order: what it sent before that has arrived.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn note_read(&self, bytes: usize) {
+        let seen = if bytes == 0 { &self.closed } else { &self.heard };
+        seen.store(true, Ordering::Relaxed);
+    }
+}
 
 /// TLS' own objection, if that is what `error` is about.
 pub(crate) fn objection(error: &io::Error) -> Option<&rustls::Error> {
@@ -113,7 +145,7 @@ impl AlertFirst {
     /// Keeps `error` if it is the first one, and gives one like it.
     fn remember(&self, error: io::Error) -> io::Error {
         let copy = io::Error::new(error.kind(), error.to_string());
-        let _ = self.failure.set(in_words(error));
+        let _ = self.failure.failure.set(in_words(error));
         copy
     }
 
@@ -139,7 +171,7 @@ impl AlertFirst {
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) if !buffer.filled().is_empty() => self.failure.note_read(buffer.filled().len()),
                 Err(error) if objection(&error).is_some() => return Poll::Ready(error),
                 Ok(()) | Err(_) => {
                     let broken = || io::ErrorKind::BrokenPipe.into();
@@ -167,7 +199,11 @@ impl AsyncRead for AlertFirst {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+        if result.is_ok() && buffer.capacity() > before {
+            this.failure.note_read(buffer.filled().len() - before);
+        }
         Poll::Ready(result.map_err(|error| this.remember(error)))
     }
 }

@@ -1,6 +1,5 @@
 //! `jobctl list`: the jobs, oldest first.
 
-use std::env;
 use std::io::{self, IsTerminal};
 
 use crate::cli::{Color, Format};
@@ -22,8 +21,7 @@ fn look(color: Color) -> Look {
     let color = match color {
         Color::Always => true,
         Color::Never => false,
-        // https://no-color.org
-        Color::Auto => terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        Color::Auto => render::suits_color(terminal),
     };
     Look { color, shorten: terminal }
 }

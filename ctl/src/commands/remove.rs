@@ -20,7 +20,12 @@ pub(crate) async fn remove(client: &Client, format: Format, args: RemoveArgs) ->
     let mut code = exit::SUCCESS;
     for job in args.jobs {
         match client.remove(job).await.map_err(anyhow::Error::from) {
-            Ok(job) => render::job(format, &job, |job| Ok(job.id.clone()))?,
+            Ok(job) => {
+                if let Err(error) = render::job(format, &job, |job| Ok(job.id.clone())) {
+                    render::note(&format!("job {} was removed, but {error:#}", job.id));
+                    code = exit::FAILED;
+                }
+            }
             // The next would only say the same.
             Err(error) if outage_cause(&error).is_some() => return Err(error),
             Err(error) => {

@@ -29,7 +29,7 @@ pub(crate) struct StopArgs {
 
 pub(crate) async fn stop(client: &Client, format: Format, args: StopArgs) -> anyhow::Result<u8> {
     let (job, already_ended) = client.stop(args.into_request()?).await?;
-    render::job(format, &job, if already_ended { render::text::ended_before } else { render::text::ended })?;
+    render::done(format, &job, if already_ended { render::text::ended_before } else { render::text::ended })?;
     Ok(exit::SUCCESS)
 }
 

@@ -46,6 +46,7 @@ pub(crate) struct Asked {
 pub(crate) struct FakeWorker {
     pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Asked>>,
+    released: Arc<Notify>,
     /// Serves until this is dropped.
     _runtime: Runtime,
 }
@@ -60,22 +61,28 @@ impl FakeWorker {
         let runtime = Runtime::new().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind(address)).expect("a port");
         let address = listener.local_addr().expect("an address");
-        let asked = Arc::default();
+        let (asked, released) = (Arc::default(), Arc::default());
         let service = Service {
             unanswered: Arc::new(AtomicUsize::new(script.unanswered)),
             script,
             asked: Arc::clone(&asked),
+            released: Arc::clone(&released),
             done: Arc::default(),
             stopped: Arc::default(),
             streamed: Arc::default(),
             cut: Arc::default(),
         };
         runtime.spawn(serve(listener, TlsAcceptor::from(Arc::new(server_config(pki))), service));
-        Self { address, asked, _runtime: runtime }
+        Self { address, asked, released, _runtime: runtime }
     }
 
     pub(crate) fn asked<T>(&self, look: impl FnOnce(&Asked) -> T) -> T {
         look(&self.asked.lock().expect("no panic while it was held"))
+    }
+
+    /// Lets a `Start` that is held go on.
+    pub(crate) fn release(&self) {
+        self.released.notify_one();
     }
 
     /// Waits until what was asked fits.
@@ -88,7 +95,7 @@ impl FakeWorker {
     }
 }
 
-fn server_config(pki: &Pki) -> ServerConfig {
+pub(crate) fn server_config(pki: &Pki) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(pki.path("ca.pem")).expect("ca.pem")).expect("a CA");
@@ -141,6 +148,7 @@ async fn drain(mut tcp: TcpStream) {
 struct Service {
     script: Script,
     asked: Arc<Mutex<Asked>>,
+    released: Arc<Notify>,
     unanswered: Arc<AtomicUsize>,
     /// The steps of the `…Once` kind that were carried out.
     done: Arc<Mutex<BTreeSet<usize>>>,
@@ -189,6 +197,7 @@ impl Service {
                 Step::Send(event) => _ = send(event).await,
                 Step::Endless(event) => while send(event.clone()).await {},
                 Step::UntilStopped => self.stopped.notified().await,
+                Step::UntilReleased => self.released.notified().await,
                 Step::Forever => events.closed().await,
                 Step::Fail(status) => _ = events.send(Err(status)).await,
                 Step::FailOnce(status) if self.is_first_time(number) => {
@@ -214,6 +223,12 @@ impl JobWorker for Service {
         let request = request.into_inner();
         self.note(|asked| asked.starts.push(request.clone()))?;
         self.answered().await;
+        if self.script.mute {
+            std::future::pending::<()>().await;
+        }
+        if self.script.held_start {
+            self.released.notified().await;
+        }
         if self.script.start_waits {
             let streamed = tokio::time::timeout(Duration::from_secs(20), self.streamed.notified()).await;
             streamed.map_err(|_| Status::deadline_exceeded("the output was not asked for"))?;
@@ -234,6 +249,10 @@ impl JobWorker for Service {
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopResponse>, Status> {
         self.note(|asked| asked.stops.push(request.into_inner()))?;
         self.answered().await;
+        self.script.stop_refusal.clone().map_or(Ok(()), Err)?;
+        if self.script.mute_after_start {
+            std::future::pending::<()>().await;
+        }
         self.stopped.notify_one();
         let already_ended = self.script.now.state() == JobState::Finished;
         Ok(Response::new(v1::StopResponse { job: Some(self.ended()), already_ended }))
@@ -241,7 +260,16 @@ impl JobWorker for Service {
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         self.note(|_| {})?;
-        Ok(Response::new(v1::StatusResponse { job: Some(self.script.now.clone()) }))
+        if self.script.mute_after_start {
+            std::future::pending::<()>().await;
+        }
+        let mut job = self.script.now.clone();
+        let stop_asked = self.script.stop_refusal.is_none()
+            && !self.asked.lock().expect("no panic while it was held").stops.is_empty();
+        if stop_asked && job.state() != JobState::Finished {
+            job.set_state(JobState::Stopping);
+        }
+        Ok(Response::new(v1::StatusResponse { job: Some(job) }))
     }
 
     async fn stream(

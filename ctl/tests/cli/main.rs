@@ -3,6 +3,8 @@
 mod cert;
 mod connection;
 mod fake_worker;
+mod input;
+mod interrupts;
 mod jobctl;
 mod jobs;
 mod pki;
@@ -10,3 +12,5 @@ mod reconnect;
 mod run;
 mod script;
 mod stream;
+mod useless_connections;
+mod writing;

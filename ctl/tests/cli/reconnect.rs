@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::fake_worker::{FakeWorker, ID, Script, Step, stderr, stdout};
+use crate::interrupts::insist;
 use crate::jobctl::{World, exited, outcome, send, show};
 use crate::pki::Pki;
 use crate::run::{begin_with, finish};
@@ -225,7 +226,7 @@ fn a_second_interrupt_meanwhile_leaves() {
     next_note(&mut stderr);
     send(&child, Signal::SIGINT);
     next_note(&mut stderr);
-    send(&child, Signal::SIGTERM);
+    insist(&mut child);
     let note = next_note(&mut stderr);
     assert!(note.contains("without a connection to the worker; `jobctl stop"), "{note}");
     assert_eq!(finish(child).code, Some(130));

@@ -14,6 +14,14 @@ pub(crate) struct Script {
     pub(crate) refusal: Option<Status>,
     /// Instead of an answer to `Start`.
     pub(crate) start_refusal: Option<Status>,
+    /// Instead of an answer to `Stop`.
+    pub(crate) stop_refusal: Option<Status>,
+    /// No call is ever answered.
+    pub(crate) mute: bool,
+    /// Of the calls, only `Start` and `Stream` are answered.
+    pub(crate) mute_after_start: bool,
+    /// `Start` is answered when `FakeWorker::release` is called.
+    pub(crate) held_start: bool,
     /// `Start` is answered only when `Stream` has been called, too.
     pub(crate) start_waits: bool,
     /// The first call of `Stream` comes before there is such a job.
@@ -41,6 +49,8 @@ pub(crate) enum Step {
     Endless(Event),
     UntilStopped,
     Forever,
+    /// Goes on when `FakeWorker::release` is called.
+    UntilReleased,
     Fail(Status),
     /// The same, and no more when a later call gets here.
     FailOnce(Status),

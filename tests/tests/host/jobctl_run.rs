@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use jobworker_tests::Worker;
 use jobworker_tests::wait::{until, until_equal};
@@ -98,19 +98,66 @@ fn a_second_ctrl_c_leaves_the_job_alone() {
     run.wait_for_stderr("once more leaves it");
     let is_stopping = || jobctl(&worker, &["status", id]).with_code(0).stdout.contains("stopping");
     until_equal("the stop was asked for", &true, is_stopping);
-    interrupt(&run.child);
-    assert_eq!(run.ended().code(), Some(130));
+    // Those that come together are one: how far apart these are, this machine decides.
+    let status = until("jobctl has left", || {
+        let _ = kill(pid_of(&run.child), Signal::SIGINT);
+        run.child.try_wait().expect("our own child")
+    });
+    assert_eq!(status.code(), Some(130));
     run.wait_for_stderr(&format!("left job {id}"));
     assert!(is_stopping(), "the job has its grace period all the same");
     jobctl(&worker, &["stop", "--now", id]).with_code(0);
 }
 
 fn interrupt(child: &Child) {
-    kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGINT).expect("jobctl runs");
+    kill(pid_of(child), Signal::SIGINT).expect("jobctl runs");
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a pid"))
+}
+
+/// As a terminal, timeout(1) and other wrappers send them.
+#[test]
+fn two_signals_close_together_stop_the_job() {
+    let worker = Worker::start();
+    for round in 0..20 {
+        let mut command = worker.jobctl_as("alice", &["run", "--", "sh", "-c", "echo up; exec sleep 300"]);
+        if round % 4 == 3 {
+            let mut wrapped = Command::new("timeout");
+            wrapped.arg("600").arg(command.get_program()).args(command.get_args());
+            wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command = wrapped;
+        }
+        let mut run = Running::start(command);
+        run.wait_for_stdout("up");
+        interrupt(&run.child);
+        // It may have ended by now.
+        let _ = kill(pid_of(&run.child), Signal::SIGTERM);
+        assert_eq!(run.ended().code(), Some(143), "{}", run.stderr());
+        run.wait_for_stderr("stopped by alice: killed by signal 15");
+    }
+    let list = jobctl(&worker, &["list"]).with_code(0).stdout;
+    assert_eq!(list.matches("stopped by alice").count(), 20, "{list}");
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_it_quietly() {
+fn who_hangs_up_leaves_the_job_and_can_come_back() {
+    let worker = Worker::start();
+    let id = "0b5c7b0e-6f3c-4d39-9d3b-6f4e1f9d2a11";
+    let script = "echo up; while :; do sleep 0.05; done";
+    let mut run = Running::start(worker.jobctl_as("alice", &["run", "--id", id, "--", "sh", "-c", script]));
+    run.wait_for_stdout("up");
+    kill(pid_of(&run.child), Signal::SIGHUP).expect("jobctl runs");
+    assert_eq!(run.ended().code(), Some(129));
+    run.wait_for_stderr(&format!("left job {id}, which goes on: `jobctl stream {id} --from-offset 3`"));
+    assert!(jobctl(&worker, &["status", id]).with_code(0).stdout.contains("running"));
+    jobctl(&worker, &["stop", "--now", id]).with_code(0);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_as_sigpipe_would() {
     let worker = Worker::start();
     let id = "0b5c7b0e-6f3c-4d39-9d3b-6f4e1f9d2a11";
     let much = "yes line | head -c 50000000; exec sleep 300";
@@ -123,7 +170,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     assert_eq!(line, "line\n");
     drop(reader);
     let status = until("jobctl has ended", || run.try_wait().expect("our own child"));
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(status.code(), Some(141));
     let mut said = String::new();
     run.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
     assert_eq!(said, "");
