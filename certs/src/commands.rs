@@ -61,6 +61,10 @@ pub struct Server {
     /// Days it is valid, cut to the CA's end
     #[arg(long, default_value_t = Days::YEAR)]
     days: Days,
+    /// Folder for both files, made with mode 0700 if missing: one for each worker, as they are all called so
+    /// [default: the folder with the CA]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Replace an existing server.pem and server-key.pem
     #[arg(long)]
     force: bool,
@@ -89,6 +93,10 @@ pub struct Client {
     /// The extension that carries the role; the worker must be told the same
     #[arg(long, default_value_t)]
     role_oid: RoleOid,
+    /// Folder for both files, made with mode 0700 if missing
+    /// [default: the folder with the CA]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Replace an existing NAME.pem and NAME-key.pem
     #[arg(long)]
     force: bool,
@@ -168,7 +176,7 @@ fn init(args: Init) -> Result<String, Error> {
 
 fn server(args: Server) -> Result<String, Error> {
     let request = ServerRequest { hosts: args.hosts, key: args.key, days: args.days };
-    let folder = Folder::at(args.dir);
+    let folder = Folder::at(args.dir).issuing_to(args.out);
     let issued = folder.issue(&Holder::Server, existing(args.force), |ca| ca.issue_server(&request))?;
     let hosts: Vec<_> = request.hosts.iter().map(Host::to_string).collect();
     Ok(report(&folder, &Holder::Server, &issued, &format!("for {}", hosts.join(", "))))
@@ -183,7 +191,7 @@ fn client(args: Client) -> Result<String, Error> {
         key: args.key,
         days: args.days,
     };
-    let folder = Folder::at(args.dir);
+    let folder = Folder::at(args.dir).issuing_to(args.out);
     let holder = Holder::Client(request.name.clone());
     let issued = folder.issue(&holder, existing(args.force), |ca| ca.issue_client(&request))?;
     Ok(report(&folder, &holder, &issued, &format!("for {}, role {}", request.name, request.role)))
@@ -231,7 +239,7 @@ pub(crate) fn existing(force: bool) -> Existing {
 }
 
 fn report(folder: &Folder, holder: &Holder, issued: &Issued, subject: &str) -> String {
-    let certificate = folder.path(&holder.certificate_file());
+    let certificate = folder.issued_path(&holder.certificate_file());
     let until = utc_text(issued.not_after);
     if issued.cut_to_authority {
         eprintln!("note: {} ends on {until}, because the CA ends then", certificate.display());
@@ -240,6 +248,6 @@ fn report(folder: &Folder, holder: &Holder, issued: &Issued, subject: &str) -> S
         "{}: certificate {subject}, valid until {until}, serial {}\n{}: its private key\n",
         certificate.display(),
         issued.serial,
-        folder.path(&holder.key_file()).display(),
+        folder.issued_path(&holder.key_file()).display(),
     )
 }

@@ -41,7 +41,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A certificate or key of that name exists.
-    #[error("{} exists already: --force replaces it (revoke it first if it is lost or stolen)", path.display())]
+    #[error("{} exists already: --force replaces it (revoke it first if it is lost or stolen), --out DIR writes elsewhere", path.display())]
     CertificateExists {
         /// The file that is in the way.
         path: PathBuf,

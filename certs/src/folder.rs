@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rcgen::{KeyPair, PublicKeyData};
@@ -35,12 +35,21 @@ pub enum Existing {
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
+    /// Where certificates and keys that are issued go, if not into `dir`.
+    out: Option<PathBuf>,
 }
 
 impl Folder {
     /// The folder at `dir`, which [`Self::init`] makes if it is missing.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), out: None }
+    }
+
+    /// Has what is issued stored in the folder `out` instead, where one is given; it is made if it is missing. So one CA can
+    /// issue to several workers, whose files have the same names.
+    #[must_use]
+    pub fn issuing_to(self, out: Option<PathBuf>) -> Self {
+        Self { out, ..self }
     }
 
     /// The path of a file in it.
@@ -49,16 +58,22 @@ impl Folder {
         self.dir.join(file)
     }
 
+    /// The path of a file that is issued: a certificate, or the key that was made with it.
+    #[must_use]
+    pub fn issued_path(&self, file: &str) -> PathBuf {
+        self.out.as_ref().unwrap_or(&self.dir).join(file)
+    }
+
     /// Makes a CA: `ca.pem`, `ca-key.pem` (0600), and `crl.pem`, an empty signed list. A folder that is missing is
     /// made with mode 0700.
     ///
     /// # Errors
     /// [`Error::AuthorityExists`] if one of the three files is there; [`Error::Io`], [`Error::Crypto`].
     pub fn init(&self, request: &AuthorityRequest) -> Result<Authority, Error> {
-        self.create()?;
+        create(&self.dir)?;
         let _lock = self.lock()?;
         let names = [AUTHORITY_CERTIFICATE, AUTHORITY_KEY, REVOCATION_LIST];
-        if let Some(path) = self.first_existing(&names)? {
+        if let Some(path) = first_existing(names.map(|file| self.path(file)))? {
             return Err(Error::AuthorityExists { path });
         }
         let authority = Authority::create(request)?;
@@ -89,15 +104,11 @@ impl Folder {
         let authority = Authority::load(&self.dir)?;
         let _lock = self.lock()?;
         let (certificate, key) = (holder.certificate_file(), holder.key_file());
-        if existing == Existing::Keep
-            && let Some(path) = self.first_existing(&[&certificate, &key])?
-        {
-            return Err(Error::CertificateExists { path });
-        }
+        self.expect_room_for(&[&certificate, &key], existing)?;
         let issued = issue(&authority)?;
         let files =
             [NewFile::secret(&key, &issued.key_pem), NewFile::public(&certificate, &issued.certificate_pem)];
-        write_set(&self.dir, &files, existing)?;
+        self.write_issued(&files, existing)?;
         Ok(issued)
     }
 
@@ -114,11 +125,11 @@ impl Folder {
         key: KeyKind,
         names: &RequestedNames,
     ) -> Result<NewRequest, Error> {
-        self.create()?;
+        create(&self.dir)?;
         let _lock = self.lock()?;
         let (request, key_file) = (holder.request_file(), holder.key_file());
         if existing == Existing::Keep
-            && let Some(path) = self.first_existing(&[&request, &key_file])?
+            && let Some(path) = first_existing([&request, &key_file].map(|file| self.path(file)))?
         {
             return Err(Error::RequestExists { path });
         }
@@ -144,20 +155,31 @@ impl Folder {
         let authority = Authority::load(&self.dir)?;
         let _lock = self.lock()?;
         let certificate = holder.certificate_file();
-        if existing == Existing::Keep
-            && let Some(path) = self.first_existing(&[&certificate])?
-        {
-            return Err(Error::CertificateExists { path });
-        }
+        self.expect_room_for(&[&certificate], existing)?;
         self.expect_key_of(holder, csr)?;
         let signed = sign(&authority)?;
-        write_set(&self.dir, &[NewFile::public(&certificate, &signed.certificate_pem)], existing)?;
+        self.write_issued(&[NewFile::public(&certificate, &signed.certificate_pem)], existing)?;
         Ok(signed)
+    }
+
+    fn expect_room_for(&self, issued: &[&str], existing: Existing) -> Result<(), Error> {
+        if existing == Existing::Replace {
+            return Ok(());
+        }
+        let paths = issued.iter().map(|file| self.issued_path(file));
+        first_existing(paths)?.map_or(Ok(()), |path| Err(Error::CertificateExists { path }))
+    }
+
+    fn write_issued(&self, files: &[NewFile<'_>], existing: Existing) -> Result<(), Error> {
+        if let Some(out) = &self.out {
+            create(out)?;
+        }
+        write_set(self.out.as_ref().unwrap_or(&self.dir), files, existing)
     }
 
     /// A certificate beside a key that is another's would be found out by whoever tries to use both.
     fn expect_key_of(&self, holder: &Holder, csr: &Csr) -> Result<(), Error> {
-        let path = self.path(&holder.key_file());
+        let path = self.issued_path(&holder.key_file());
         let pem = match fs::read_to_string(&path) {
             Ok(pem) => pem,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -175,7 +197,7 @@ impl Folder {
     /// [`Error::Io`], [`Error::Malformed`]; [`Error::ForeignIssuer`] if another CA signed it.
     pub fn serial_of(&self, holder: &Holder) -> Result<Serial, Error> {
         let authority = Authority::load(&self.dir)?;
-        let path = self.path(&holder.certificate_file());
+        let path = self.issued_path(&holder.certificate_file());
         let pem = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         let malformed = |reason| Error::Malformed { path: path.clone(), reason };
         let der = pem_contents(&pem, "CERTIFICATE").map_err(malformed)?;
@@ -214,27 +236,27 @@ impl Folder {
         Ok(revocation)
     }
 
-    fn create(&self) -> Result<(), Error> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.dir).map_err(Error::io("create folder", &self.dir))
-    }
-
     /// Held until the returned file is dropped; the kernel gives it up when the process ends.
     fn lock(&self) -> Result<File, Error> {
         let lock = File::open(&self.dir).map_err(Error::io("open folder", &self.dir))?;
         lock.lock().map_err(Error::io("lock folder", &self.dir))?;
         Ok(lock)
     }
+}
 
-    fn first_existing(&self, names: &[&str]) -> Result<Option<PathBuf>, Error> {
-        for path in names.iter().map(|name| self.path(name)) {
-            // A dangling link is in the way, too.
-            match fs::symlink_metadata(&path) {
-                Ok(_) => return Ok(Some(path)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io("look up", path)(error)),
-            }
+fn create(dir: &Path) -> Result<(), Error> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(dir).map_err(Error::io("create folder", dir))
+}
+
+fn first_existing(paths: impl IntoIterator<Item = PathBuf>) -> Result<Option<PathBuf>, Error> {
+    for path in paths {
+        // A dangling link is in the way, too.
+        match fs::symlink_metadata(&path) {
+            Ok(_) => return Ok(Some(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("look up", path)(error)),
         }
-        Ok(None)
     }
+    Ok(None)
 }

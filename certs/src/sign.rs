@@ -32,6 +32,10 @@ pub struct Sign {
     /// The extension that carries the role; the worker must be told the same
     #[arg(long, default_value_t, conflicts_with = "hosts")]
     role_oid: RoleOid,
+    /// Folder for the certificate, made with mode 0700 if missing: one for each worker, as they are all called server.pem
+    /// [default: the folder with the CA]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Replace an existing NAME.pem or server.pem
     #[arg(long)]
     force: bool,
@@ -52,7 +56,7 @@ struct AsWhom {
 /// Signs, and says what was signed for whom.
 pub(crate) fn run(args: Sign) -> Result<String, Error> {
     let csr = read(&args.request)?;
-    let folder = Folder::at(args.dir);
+    let folder = Folder::at(args.dir).issuing_to(args.out);
     let existing = existing(args.force);
     let (holder, signed, subject) = match args.holder.role {
         Some(role) => {
@@ -71,7 +75,7 @@ pub(crate) fn run(args: Sign) -> Result<String, Error> {
             (Holder::Server, signed, format!("for {}", hosts.join(", ")))
         }
     };
-    let certificate = folder.path(&holder.certificate_file()).display().to_string();
+    let certificate = folder.issued_path(&holder.certificate_file()).display().to_string();
     let Signed { serial, not_after, cut_to_authority, .. } = signed;
     let until = utc_text(not_after);
     if cut_to_authority {

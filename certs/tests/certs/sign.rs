@@ -1,6 +1,6 @@
 //! Requests from elsewhere: openssl's of every kind, and what is refused of them, in words and without a file written.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::common::{certificate, certs, handshake, make_all, openssl_text};
 use jobworker_certs::{BadCsr, Csr, Leaf, RoleOid};
@@ -78,6 +78,28 @@ fn requests_by_openssl_are_signed_for_clients_and_servers() {
             &["verify", "-x509_strict", "-CAfile", "ca.pem", "-purpose", "sslclient", "carol.pem"],
         );
     }
+}
+
+#[test]
+fn a_second_worker_gets_a_folder_of_its_own() {
+    let dir = folder();
+    let path = dir.path();
+    let own = fs::read(path.join("server.pem")).unwrap();
+    request(path, "build2", P256, &["-subj", "/CN=build2"]);
+    let error = sign(path, "build2.csr", &["--host", "build2"]).unwrap_err();
+    assert!(error.contains("server.pem exists already") && error.contains("--out DIR"), "{error}");
+
+    let out = path.join("workers/build2");
+    sign(path, "build2.csr", &["--host", "build2", "--out", out.to_str().unwrap()]).unwrap();
+    let names = ["verify", "-CAfile", "ca.pem", "-verify_hostname", "build2", "workers/build2/server.pem"];
+    openssl_text(path, &names);
+    let again = sign(path, "build2.csr", &["--host", "build2", "--out", out.to_str().unwrap()]).unwrap_err();
+    assert!(again.contains("workers/build2/server.pem exists already"), "{again}");
+
+    let made = path.join("build3");
+    certs(path, &["server", "--host", "build3", "--out", made.to_str().unwrap()]).unwrap();
+    assert_eq!(fs::metadata(made.join("server-key.pem")).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(fs::read(path.join("server.pem")).unwrap(), own, "the first worker's is as it was");
 }
 
 #[test]
