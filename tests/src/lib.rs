@@ -8,6 +8,7 @@ pub mod bench;
 pub mod binaries;
 pub mod census;
 pub mod client;
+pub mod documents;
 pub mod faults;
 pub mod http2;
 pub mod metrics;

@@ -19,6 +19,7 @@ mod certs_status;
 mod certs_support;
 mod config;
 mod doctor;
+mod documents;
 mod exec_failures;
 mod idempotence;
 mod idle;

@@ -10,6 +10,7 @@ mod controllers;
 mod cpu;
 mod disk;
 mod doctor;
+mod documents;
 mod escape;
 mod failing_disk;
 mod full_disk;

@@ -41,8 +41,8 @@ pub struct Options {
     /// The private key of that certificate (PEM).
     #[arg(long, value_name = "FILE", env = "JOBWORKER_KEY", help_heading = "TLS")]
     pub key: Option<PathBuf>,
-    /// Lists of revoked certificates, one of each CA (PEM); repeatable. One that has expired keeps the worker from
-    /// starting, and later everybody out.
+    /// Lists of revoked certificates, one of each CA (PEM); repeatable. One that has expired locks out its own CA's clients
+    /// and nobody else. Where all have expired, the worker does not start.
     #[arg(long, value_name = "FILE", env = "JOBWORKER_CRL", value_delimiter = ',', help_heading = "TLS")]
     #[serde(deserialize_with = "one_or_more")]
     pub crl: Option<Vec<PathBuf>>,
