@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::address::Address;
 use crate::cli::Globals;
+use crate::files;
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:50051";
 
@@ -104,15 +105,13 @@ fn context(name: Option<&str>) -> anyhow::Result<Option<Context>> {
             bail!("--context needs a configuration file, and neither JOBCTL_CONFIG nor HOME is set")
         }
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            select(&text, &path, name).with_context(|| format!("configuration file {}", path.display()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot read the configuration file {}", path.display()))
-        }
-    }
+    let unreadable = || format!("cannot read the configuration file {}", path.display());
+    let data = match files::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(None),
+        read => read.with_context(unreadable)?,
+    };
+    let text = String::from_utf8(data).with_context(unreadable)?;
+    select(&text, &path, name).with_context(|| format!("configuration file {}", path.display()))
 }
 
 /// The XDG base directory specification's place.

@@ -2,6 +2,7 @@
 //! `&` in a script) stays ignored.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -68,9 +69,8 @@ struct Listener {
 }
 
 fn listen(signals: [Signal; 2]) -> anyhow::Result<[Listener; 2]> {
-    let ignored = ignored();
     let listen = |signal: Signal| -> anyhow::Result<Listener> {
-        let is_ignored = ignored & bit(signal) != 0;
+        let is_ignored = *IGNORED & bit(signal) != 0;
         let kind = SignalKind::from_raw(signal as i32);
         let stream = (!is_ignored).then(|| unix::signal(kind)).transpose();
         Ok(Listener { signal, stream: stream.with_context(|| format!("cannot handle {signal}"))? })
@@ -96,11 +96,11 @@ impl Listener {
     }
 }
 
-/// The signals that this process ignores (proc_pid_status(5)); none where there is no /proc.
-fn ignored() -> u64 {
+/// The signals that this process ignored before it handled any (proc_pid_status(5)); none where there is no /proc.
+static IGNORED: LazyLock<u64> = LazyLock::new(|| {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_in(&status).unwrap_or(0)
-}
+});
 
 fn ignored_in(status: &str) -> Option<u64> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;

@@ -9,6 +9,7 @@ mod config;
 mod dial;
 mod docs;
 mod exit;
+mod files;
 mod follow;
 mod gather;
 mod input;

@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::config::Credentials;
+use crate::files;
 use crate::pair::Pair;
 use crate::render;
 
@@ -22,8 +23,9 @@ const DAY_SEC: i64 = 24 * HOUR_SEC;
 /// # Errors
 /// It can't be read, or is none.
 pub(crate) fn read(path: &Path, role_oid: &RoleOid) -> anyhow::Result<Leaf> {
-    let der = CertificateDer::from_pem_file(path)
-        .with_context(|| format!("--cert {}: no certificate can be read from it", path.display()))?;
+    let none = || format!("--cert {}: no certificate can be read from it", path.display());
+    let pem = files::read(path).with_context(none)?;
+    let der = CertificateDer::from_pem_slice(&pem).with_context(none)?;
     Leaf::from_der(&der, role_oid).map_err(|reason| anyhow!("--cert {}: {reason}", path.display()))
 }
 

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Credentials;
+use crate::files;
 use crate::pair::Pair;
 
 /// The client's side of TLS with these credentials.
@@ -37,9 +38,9 @@ pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<ClientC
 fn read(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
     let roots = root_store(&credentials.ca)?;
     let chain = certificates("--cert", &credentials.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&credentials.key).with_context(|| {
-        format!("--key {}: no private key can be read from it", credentials.key.display())
-    })?;
+    let no_key = || format!("--key {}: no private key can be read from it", credentials.key.display());
+    let key = files::read(&credentials.key).with_context(no_key)?;
+    let key = PrivateKeyDer::from_pem_slice(&key).with_context(no_key)?;
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
@@ -76,10 +77,10 @@ fn root_store(path: &Path) -> anyhow::Result<RootCertStore> {
 }
 
 pub(crate) fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let none = || format!("{flag} {}: no certificate can be read from it", path.display());
+    let pem = files::read(path).with_context(none)?;
     let certificates =
-        CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("{flag} {}: no certificate can be read from it", path.display()))?;
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().with_context(none)?;
     if certificates.is_empty() {
         bail!("{flag} {}: holds no certificate in PEM form", path.display());
     }

@@ -70,6 +70,24 @@ fn files_that_cannot_be_used_are_named() {
     assert!(mismatch.stderr.contains("can't be used together"), "{mismatch:?}");
 }
 
+#[test]
+fn a_file_without_an_end_is_no_configuration_and_no_certificate() {
+    let world = World::new(Script::default());
+    for name in ["JOBCTL_CA", "JOBCTL_CERT", "JOBCTL_KEY"] {
+        let mut command = world.command(&["list"]);
+        command.env(name, "/dev/zero");
+        let ran = ran(command);
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains("/dev/zero: no ") && ran.stderr.contains("more than 1 MiB"), "{ran:?}");
+    }
+    let mut command = bare(&["list"]);
+    command.env("JOBCTL_CONFIG", "/dev/zero");
+    let ran = ran(command);
+    assert_eq!(ran.code, Some(1));
+    let words = "cannot read the configuration file /dev/zero: it holds more than 1 MiB";
+    assert!(ran.stderr.contains(words), "{ran:?}");
+}
+
 /// jobctl with a client certificate that the worker does not accept.
 fn refused(world: &World, client: &Pki, name: &str) -> String {
     let mut command = as_client(client, name, world.worker.address, &["list"]);

@@ -126,6 +126,15 @@ fn wait_is_repeated() {
     assert_eq!(world.worker.asked(|asked| asked.waits.len()), 3);
 }
 
+/// A wait has no answer until the job ends, so the worker is asked whether it is there.
+#[test]
+fn a_wait_goes_on_as_long_as_the_worker_answers() {
+    let world = World::new(Script { unanswered: 4, outcome: exited(3), ..Default::default() });
+    // Four pauses are 1.5 s.
+    let ran = world.run(&["wait", "--reconnect-timeout", "1s", ID]);
+    assert_eq!((ran.code, count(&ran.stderr, LOST)), (Some(3), 4), "{ran:?}");
+}
+
 #[test]
 fn what_the_worker_answers_is_not_asked_again() {
     let spawner = ErrorDetails::with_error_info("SPAWNER_UNAVAILABLE", "jobworker", []);
