@@ -22,9 +22,10 @@ use tonic_health::server::HealthReporter;
 use crate::audit;
 use crate::config::{Config, Options, Spawner, log};
 use crate::job::census::{Census, Listener};
-use crate::job::engine::Engine;
+use crate::job::engine::{Engine, blocking};
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
+use crate::job::trusted_dir::TrustedDir;
 use crate::metrics::certificates::Certificates;
 use crate::metrics::jobs::Jobs;
 use crate::metrics::listen::LoopbackAddress;
@@ -129,7 +130,15 @@ async fn engine(
 ) -> anyhow::Result<(Engine, Census)> {
     let (spawner, attached) = match &config.spawner {
         Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
-        Spawner::Own(settings) => SpawnerClient::connect_or_start(settings.clone()).await?,
+        Spawner::Own(settings) => {
+            // As the spawner does, but before anybody is believed who listens there.
+            let own = settings.state_dir.clone();
+            let found = blocking(move || TrustedDir::make(&own, 0o700, None)).await;
+            found.with_context(|| {
+                format!("can't work in the state folder {}", settings.state_dir.display())
+            })?;
+            SpawnerClient::connect_or_start(settings.clone()).await?
+        }
     };
     let Attached { version, format, base, unavailable } = attached;
     let cgroup = base.map_or_else(|| "none".to_owned(), |base| base.display().to_string());

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 
@@ -25,7 +26,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// When another spawner listens there, or the file can't be had.
 pub(super) fn lock(socket: &Path) -> io::Result<File> {
     let path = socket.with_extension("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path)?;
     let deadline = Instant::now() + ENDING;
     loop {
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {

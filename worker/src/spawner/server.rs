@@ -221,10 +221,11 @@ impl Server {
                 {
                     self.pending.add(connection, peer.pid());
                 }
-                peer => {
-                    let uid = peer.map(|peer| peer.uid());
-                    self.complaints.tell(&format!("refused a connection: not the worker ({uid:?})"));
+                Ok(peer) => {
+                    let what = "refused a connection of uid";
+                    self.complaints.tell(&format!("{what} {}, which is not the worker's", peer.uid()));
                 }
+                Err(errno) => self.complaints.tell(&format!("can't tell whose a connection is: {errno}")),
             }
         }
     }

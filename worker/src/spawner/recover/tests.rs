@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid as OsPid;
@@ -157,6 +158,21 @@ fn what_is_newer_or_can_not_be_read_now_is_left_untouched() {
         assert!(bytes.is_none() || !shim.folder().file(LOCK).exists(), "it was touched");
     }
     assert!(names(&host).iter().all(|name| !name.starts_with('.')));
+}
+
+#[test]
+fn links_that_were_planted_in_a_folder_lead_nowhere() {
+    let (state_dir, host) = a_host();
+    let secret = state_dir.path().join("secret");
+    fs::write(&secret, "root's own").unwrap();
+    for name in [LOCK, "lock.new", "state.json.reserve.new", "state.json.new", INDEX, OUTPUT] {
+        let (_, shim) = left(&host);
+        let path = shim.folder().file(name);
+        let _ = fs::remove_file(&path);
+        symlink(&secret, &path).unwrap();
+        scan_all(&host);
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "root's own", "{name}");
+    }
 }
 
 #[test]
