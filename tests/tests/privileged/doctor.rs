@@ -31,6 +31,9 @@ const IN_FORCE: [(&str, &str); 6] = [
     ("--io-limit", "(/dev/vdb) rbps=10000000 wbps=5000000 riops=1000 wiops=500"),
 ];
 
+/// A worker that is root has to be told as whom jobs run.
+const AS_ROOT: [&str; 2] = ["--default-user", "root"];
+
 /// doctor, for a state folder on the disk at /data.
 fn doctor(pki: &Pki, state: &Path) -> Command {
     let mut command = Command::new(binary("jobworker"));
@@ -105,7 +108,8 @@ async fn its_own_group_is_tried_and_as_before() {
     let _turn = Turn::shared().await;
     let (subtree, pki, state) = (Subtree::new(), Pki::new(), on_data());
     let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\" \"$@\"", subtree.path().display());
-    let inner = doctor(&pki, state.path());
+    let mut inner = doctor(&pki, state.path());
+    inner.args(AS_ROOT);
     let mut command = Command::new("/bin/sh");
     clean(&mut command);
     command.args(["-c", &enter]).arg(inner.get_program()).args(inner.get_args());
@@ -121,7 +125,7 @@ async fn ended_at_any_moment_it_leaves_nothing() {
     let _turn = Turn::shared().await;
     let (subtree, pki, state) = (Subtree::new(), Pki::new(), on_data());
     let mut command = doctor(&pki, state.path());
-    command.arg("--cgroup").arg(subtree.path());
+    command.arg("--cgroup").arg(subtree.path()).args(AS_ROOT);
     let started = Instant::now();
     expect_all_ok(&command.output().expect("jobworker can be executed"));
     let whole = started.elapsed();
@@ -143,7 +147,12 @@ async fn a_controller_that_is_missing_fails_with_what_to_do() {
     let _turn = Turn::shared().await;
     let (subtree, pki, state) = (Subtree::with(&["cpu", "io", "pids"]), Pki::new(), on_data());
     let mut command = doctor(&pki, state.path());
-    let output = command.arg("--cgroup").arg(subtree.path()).output().expect("jobworker can be executed");
+    let output = command
+        .arg("--cgroup")
+        .arg(subtree.path())
+        .args(AS_ROOT)
+        .output()
+        .expect("jobworker can be executed");
     let lines = lines(&output);
     assert_eq!(output.status.code(), Some(1), "{lines:#?}");
     let above = subtree.path().parent().expect("a group above").display().to_string();
@@ -175,7 +184,7 @@ async fn beside_a_worker_all_is_tried_and_its_jobs_go_on() {
 
     let mut command = doctor(&setup.worker.pki, setup.worker.state().path());
     let processes = fs::read_to_string(&shims).expect("the spawner's group");
-    let output = command.output().expect("jobworker can be executed");
+    let output = command.args(AS_ROOT).output().expect("jobworker can be executed");
     let lines = lines(&output);
     assert_eq!(output.status.code(), Some(0), "{lines:#?}");
     expect_line(&lines, "ok", &["spawner: ", setup.subtree.path().to_str().expect("UTF-8")]);
