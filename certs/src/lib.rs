@@ -31,6 +31,7 @@ mod request;
 mod role;
 mod serial;
 mod sign;
+mod text;
 mod validity;
 
 pub use authority::Authority;
@@ -50,4 +51,5 @@ pub use request::{
 };
 pub use role::{ROLE_OID, Role, RoleOid};
 pub use serial::Serial;
+pub use text::{printable, visible, visible_json};
 pub use validity::{Days, utc_text};

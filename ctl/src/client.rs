@@ -54,9 +54,11 @@ impl Client {
         Arc::ptr_eq(&self.failure, &other.failure)
     }
 
-    pub(crate) async fn start(&self, request: v1::StartRequest) -> Result<Job, CallError> {
-        let response = self.rpc.clone().start(request).await;
-        self.job(response.map(|response| response.into_inner().job))
+    /// The job, and what the worker warns of.
+    pub(crate) async fn start(&self, request: v1::StartRequest) -> Result<(Job, Vec<String>), CallError> {
+        let response = self.rpc.clone().start(request).await.map(tonic::Response::into_inner);
+        let warnings = response.as_ref().map(|response| response.warnings.clone()).unwrap_or_default();
+        Ok((self.job(response.map(|response| response.job))?, warnings))
     }
 
     /// The job, and whether it had ended before.

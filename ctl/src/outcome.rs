@@ -102,10 +102,21 @@ impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match SIGNAL_NAMES.get(usize::from(self.0) - 1) {
             Some(name) => write!(f, "signal {} (SIG{name})", self.0),
-            None => write!(f, "signal {}", self.0),
+            None => match (self.0.checked_sub(RT_MIN), RT_MAX - self.0) {
+                // The C library's own.
+                (None, _) => write!(f, "signal {}", self.0),
+                (Some(0), _) => write!(f, "signal {} (SIGRTMIN)", self.0),
+                (_, 0) => write!(f, "signal {} (SIGRTMAX)", self.0),
+                (Some(above), below) if above <= below => write!(f, "signal {} (SIGRTMIN+{above})", self.0),
+                (_, below) => write!(f, "signal {} (SIGRTMAX-{below})", self.0),
+            },
         }
     }
 }
+
+/// Real-time signals, as kill(1) counts them.
+const RT_MIN: u8 = 34;
+const RT_MAX: u8 = 64;
 
 /// Linux' signals from 1 on, the same on every architecture that jobworker is built for (signal(7)).
 const SIGNAL_NAMES: [&str; 31] = [
@@ -148,6 +159,10 @@ mod tests {
         let shown = |number| Signal::try_from(number).expect("a signal").to_string();
         assert_eq!(shown(9), "signal 9 (SIGKILL)");
         assert_eq!(shown(31), "signal 31 (SIGSYS)");
-        assert_eq!(shown(34), "signal 34");
+        assert_eq!(shown(32), "signal 32");
+        assert_eq!(shown(34), "signal 34 (SIGRTMIN)");
+        assert_eq!(shown(37), "signal 37 (SIGRTMIN+3)");
+        assert_eq!(shown(63), "signal 63 (SIGRTMAX-1)");
+        assert_eq!(shown(64), "signal 64 (SIGRTMAX)");
     }
 }

@@ -108,7 +108,7 @@ pub enum GroupError {
     #[error("cannot send {signal} to process {pid} of {}: {reason}", path.display())]
     Signal {
         /// The signal.
-        signal: nix::sys::signal::Signal,
+        signal: crate::SignalNumber,
         /// The process.
         pid: i32,
         /// The group.

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::Signal;
 
 use crate::interface::confirm;
 use crate::knob::Knobs;
-use crate::{EventsFile, GroupError, InterfaceError, LimitsInForce, OomEvents, Pressure, Usage, members};
+use crate::{
+    EventsFile, GroupError, InterfaceError, LimitsInForce, OomEvents, Pressure, SignalNumber, Usage, members,
+};
 
 /// An existing group. Reading needs no privilege; killing, freezing and removing need that of its owner.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Group {
     ///
     /// # Errors
     /// When the group cannot be read, or (after all others were tried) a process cannot be signalled.
-    pub fn signal(&self, signal: Signal) -> Result<usize, GroupError> {
+    pub fn signal(&self, signal: SignalNumber) -> Result<usize, GroupError> {
         match members::signal(&self.path, signal) {
             Err(_) if self.is_removed() => Ok(0),
             sent => sent,

@@ -5,6 +5,7 @@
 //! - [`resolve_disk`]: which whole disk an IO limit's path, partition or device stands for.
 //! - [`Base`]: the delegated subtree, found and prepared; it creates a group with its limits, before any process.
 //! - [`Loan`]: a base for a moment only, put back as it was.
+//! - [`SignalNumber`]: what can be sent to the processes of a group.
 //! - [`Group`]: one job's group: kill, freeze, signal, wait until empty, usage, events, remove.
 //!
 //! Everything blocks and nothing is done in the background. Writes go through cgroups-rs where that crate is sound
@@ -32,6 +33,8 @@ mod memory;
 mod output;
 mod pids;
 mod pressure;
+mod sense;
+mod signal;
 mod text;
 mod usage;
 
@@ -52,5 +55,7 @@ pub use memory::{MemorySize, SwapLimit};
 pub use output::OutputLimit;
 pub use pids::PidsLimit;
 pub use pressure::{Pressure, Stalled};
+pub use sense::HostSize;
+pub use signal::{NotASignal, SignalNumber};
 pub use text::ParseError;
 pub use usage::{IoUsage, OomEvents, Usage};

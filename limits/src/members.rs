@@ -7,10 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
-use crate::{GroupError, InterfaceError};
+use crate::{GroupError, InterfaceError, SignalNumber};
 
 /// How many pidfds are open at a time: few enough for any limit on descriptors.
 const PIDFDS: usize = 128;
@@ -103,14 +102,14 @@ fn vanished(error: &io::Error) -> bool {
 ///
 /// A listed pid may be another process by the time it is signalled. So it is pinned by a pidfd first, and only then
 /// is the list read again: a pid that is still listed is the group's, and the pidfd can reach no other.
-pub(crate) fn signal(top: &Path, signal: Signal) -> Result<usize, GroupError> {
+pub(crate) fn signal(top: &Path, signal: SignalNumber) -> Result<usize, GroupError> {
     let mut sent = 0;
     let mut failed = None;
     for pids in processes(top)?.chunks(PIDFDS) {
         let pinned: Vec<_> = pids.iter().map(|pid| (*pid, pin(*pid))).collect();
         let members: HashSet<i32> = processes(top)?.into_iter().collect();
         for (pid, pidfd) in pinned.into_iter().filter(|(pid, _)| members.contains(pid)) {
-            match pidfd.and_then(|pidfd| send(&pidfd, signal)) {
+            match pidfd.and_then(|pidfd| Ok(pidfd_send_signal(&pidfd, signal.to_rustix())?)) {
                 Ok(()) => sent += 1,
                 // It ended by itself.
                 Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
@@ -126,11 +125,6 @@ pub(crate) fn signal(top: &Path, signal: Signal) -> Result<usize, GroupError> {
 fn pin(pid: i32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
-    let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
 #[cfg(test)]

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use common::{Subtree, eventually, read, start};
 use jobworker_limits::{
-    Base, BaseError, Controller, DiskError, Group, GroupError, Limits, LimitsInForce, OomEvents, enter_leaf,
-    resolve_disk,
+    Base, BaseError, Controller, DiskError, Group, GroupError, Limits, LimitsInForce, OomEvents,
+    SignalNumber, enter_leaf, resolve_disk,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -162,9 +161,9 @@ fn a_signal_reaches_every_process_of_the_group_and_no_other() {
             |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
         group.procs().expect("list").iter().all(is_sleep)
     });
-    assert_eq!(group.signal(Signal::SIGTERM).expect("signal"), 151);
+    assert_eq!(group.signal(SignalNumber::SIGTERM).expect("signal"), 151);
     assert!(group.wait_empty(LONG).expect("wait"), "still populated");
-    assert_eq!(group.signal(Signal::SIGTERM).expect("signal nobody"), 0);
+    assert_eq!(group.signal(SignalNumber::SIGTERM).expect("signal nobody"), 0);
     assert_eq!(other.process_count().expect("count"), 1);
     other.kill().expect("kill");
     child.wait().expect("reap");

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use jobworker::config::{self, log};
 use jobworker::policy::command_line as policy;
 use jobworker::{certs_status, doctor, serve, spawner};
+use jobworker_certs::printable;
 
 /// Runs commands as jobs under limits on this host, for clients over mutual TLS
 #[derive(Parser)]
@@ -48,7 +49,9 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("jobworker: {error:#}");
+            let words = format!("{error:#}");
+            let lines: Vec<_> = words.lines().map(printable).collect();
+            eprintln!("jobworker: {}", lines.join("\n"));
             ExitCode::FAILURE
         }
     }

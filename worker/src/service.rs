@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use jobworker_limits::SignalNumber;
 use jobworker_proto::v1;
 use jobworker_proto::v1::job_worker_server::JobWorker;
-use nix::sys::signal::Signal as UnixSignal;
 use tonic::{Request, Response, Status};
 
 pub use self::request::Caps;
@@ -118,13 +118,20 @@ impl JobWorker for Service {
         let (peer, v1::StartRequest { id, spec }) = open(request)?;
         let (spec, caps) = (spec.unwrap_or_default(), self.settings.caps);
         let asking = self.ask(&peer, asked::to_start(&id, &spec))?;
-        let parse = async { Ok(action::Start { id: request::id(&id)?, request: request::job(spec, caps)? }) };
+        let mut warnings = Vec::new();
+        let parse = async {
+            let (id, request) = (request::id(&id)?, request::job(spec, caps)?);
+            // Of what was asked for: the policy's ceilings are not the client's to change.
+            warnings = request::warnings(&request);
+            Ok(action::Start { id, request })
+        };
         let permit = asking.authorize(parse).await?;
         let (id, permitted) = (permit.action().id, Instant::now());
         let started = self.engine.start(permit).await;
         self.metrics.start(started.is_ok(), permitted.elapsed());
         let view = started.inspect_err(|error| asking.failed(id, error))?;
-        Ok(Response::new(v1::StartResponse { job: Some(reply::job(view, &asking.claim())) }))
+        let job = Some(reply::job(view, &asking.claim()));
+        Ok(Response::new(v1::StartResponse { job, warnings }))
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Answer<v1::StopResponse> {
@@ -133,7 +140,7 @@ impl JobWorker for Service {
         let asking = self.ask(&peer, asked::to_signal(&job, &signal))?;
         let parse = async {
             let signal = match signal.as_str() {
-                "" => UnixSignal::SIGTERM,
+                "" => SignalNumber::SIGTERM,
                 signal => request::signal("signal", signal)?,
             };
             Ok(action::Stop { job: asking.resolve(&job).await?, signal, grace })

@@ -65,7 +65,7 @@ pub(crate) async fn run(link: &Link, args: RunArgs) -> anyhow::Result<u8> {
     let work = async {
         // Behind the start, in the same flight: a round trip less.
         let asked = follow::ask(link, all_of(&id)).await;
-        let job = tokio::select! {
+        let (job, _) = tokio::select! {
             started = start_job(link, request) => started?,
             () = leave_while_starting(&id, &mut interrupts) => return Ok(exit::INTERRUPTED),
         };

@@ -13,7 +13,7 @@ use crate::{exit, render};
 pub(crate) struct SignalArgs {
     #[command(flatten)]
     job: JobRef,
-    /// The signal: HUP, SIGHUP or 1
+    /// The signal: HUP, SIGHUP, 1 or RTMIN+3
     signal: String,
     /// Send it to every process of the job, not only to the main one
     #[arg(long)]

@@ -41,8 +41,11 @@ pub(crate) async fn start(link: &Link, format: Format, args: StartArgs) -> anyho
 }
 
 async fn start_and_tell(link: &Link, format: Format, request: StartRequest) -> anyhow::Result<u8> {
-    let job = start_job(link, request).await?;
-    let text = render::job_text(format, &job, |job| Ok(job.id.clone()))?;
+    let (job, warnings) = start_job(link, request).await?;
+    let text = match format {
+        Format::Json => render::json::started(&job, &warnings)?,
+        Format::Text => job.id.clone(),
+    };
     // On a thread: whoever reads it may make it wait, and signals have their say meanwhile.
     let told = tokio::task::spawn_blocking(move || render::deliver(&text)).await?;
     told.map_err(|error| {
@@ -59,11 +62,12 @@ pub(crate) fn left_while_starting(id: &str) -> String {
     )
 }
 
-/// Starts the job, once: a request that is repeated has the same id.
+/// Starts the job, once: a request that is repeated has the same id. What the worker warns of is said on stderr, and
+/// returned beside the job.
 ///
 /// # Errors
 /// The call's; with the job's id where it may have been started all the same.
-pub(crate) async fn start_job(link: &Link, request: StartRequest) -> anyhow::Result<Job> {
+pub(crate) async fn start_job(link: &Link, request: StartRequest) -> anyhow::Result<(Job, Vec<String>)> {
     let mut doubt = Doubt::None;
     let started = link
         .call(async |client| {
@@ -73,7 +77,7 @@ pub(crate) async fn start_job(link: &Link, request: StartRequest) -> anyhow::Res
         })
         .await;
     let id = &request.id;
-    started.map_err(|error| match doubt {
+    let (job, warnings) = started.map_err(|error| match doubt {
         Doubt::Real => error.context(format!("job {id} may have been started, `jobctl status {id}` tells")),
         // What the worker says of this request now would have been true then.
         Doubt::Slight if !is_final(&error) => error.context(format!(
@@ -81,5 +85,9 @@ pub(crate) async fn start_job(link: &Link, request: StartRequest) -> anyhow::Res
              first word"
         )),
         Doubt::Slight | Doubt::None => error,
-    })
+    })?;
+    for warning in &warnings {
+        render::note(&format!("warning: {warning}"));
+    }
+    Ok((job, warnings))
 }

@@ -2,6 +2,7 @@
 //! Times are microseconds since the Unix epoch.
 
 use anyhow::Context;
+use jobworker_certs::visible_json;
 use jobworker_proto::v1::{
     Cause, IoLimitInForce, IoUsage, Job, Limits, LimitsInForce, Outcome, Owner, Usage, outcome,
 };
@@ -11,12 +12,24 @@ use super::words;
 
 /// One job, an object.
 pub(crate) fn job(job: &Job) -> anyhow::Result<String> {
-    serde_json::to_string_pretty(&of_job(job)).context("cannot write JSON")
+    to_text(&of_job(job))
 }
 
 /// An array of jobs.
 pub(crate) fn jobs(jobs: &[Job]) -> anyhow::Result<String> {
-    serde_json::to_string_pretty(&jobs.iter().map(of_job).collect::<Vec<_>>()).context("cannot write JSON")
+    to_text(&jobs.iter().map(of_job).collect())
+}
+
+/// A job that was just started, with what the worker warns of in `warnings`.
+pub(crate) fn started(job: &Job, warnings: &[String]) -> anyhow::Result<String> {
+    let mut started = of_job(job);
+    started["warnings"] = json!(warnings);
+    to_text(&started)
+}
+
+fn to_text(value: &Value) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    Ok(visible_json(&text).into_owned())
 }
 
 fn of_job(job: &Job) -> Value {
@@ -182,6 +195,22 @@ mod tests {
         let shown = of_job(&Job { spec: Some(spec), ..Default::default() });
         assert_eq!(shown["command"], "ls");
         assert_eq!(shown["args"], json!(["café", {"bytes": [255, 0]}]));
+    }
+
+    #[test]
+    fn what_can_not_be_seen_is_escaped_and_means_the_same() {
+        let spec = JobSpec { name: "a\u{202e}b\u{9b}".to_owned(), ..Default::default() };
+        let text = job(&Job { spec: Some(spec), ..Default::default() }).expect("JSON");
+        assert!(text.contains(r#""name": "a\u202eb\u009b""#), "{text}");
+        let back: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(back["name"], "a\u{202e}b\u{9b}");
+    }
+
+    #[test]
+    fn warnings_stand_beside_the_job() {
+        let text = started(&Job::default(), &["too little".to_owned()]).expect("JSON");
+        let back: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&back["warnings"], &back["id"]), (&json!(["too little"]), &json!("")));
     }
 
     #[test]

@@ -62,7 +62,7 @@ fn row(job: &Job, id_chars: usize, look: Look) -> [String; 7] {
     }
     let started = job.started_unix_usec.map(words::local_time).unwrap_or_default();
     [
-        job.id.chars().take(id_chars).collect(),
+        words::printable(&job.id.chars().take(id_chars).collect::<String>()).into_owned(),
         words::printable(&spec.name).into_owned(),
         words::state(job),
         words::printable(&job.user).into_owned(),
@@ -120,6 +120,8 @@ mod tests {
         let state = lines[0].find("STATE").expect("a column");
         assert!(lines[1..].iter().all(|line| line[state..].starts_with("running")), "{table}");
         assert!(lines[1].ends_with(r"'a\nb'"), "{table}");
+        let table = jobs(&[job("aaaaaaaa", "back\u{202e}pu", "l\u{200b}s")], PLAIN);
+        assert!(table.contains(r"back\u{202e}pu") && table.contains(r"'l\u{200b}s'"), "{table}");
     }
 
     #[test]

@@ -9,12 +9,13 @@ use crate::outcome::Outcome;
 
 /// One line: which job, and how it ended.
 pub(crate) fn ended(job: &Job) -> anyhow::Result<String> {
-    Ok(format!("job {}: {}", job.id, words::ending(job, &Outcome::of_finished(job)?)))
+    Ok(format!("job {}: {}", words::printable(&job.id), words::ending(job, &Outcome::of_finished(job)?)))
 }
 
 /// One line about a job whose end nobody waited for.
 pub(crate) fn ended_before(job: &Job) -> anyhow::Result<String> {
-    Ok(format!("job {} had already ended: {}", job.id, words::ending(job, &Outcome::of_finished(job)?)))
+    let id = words::printable(&job.id);
+    Ok(format!("job {id} had already ended: {}", words::ending(job, &Outcome::of_finished(job)?)))
 }
 
 /// Everything that is known of `job`; what is not known has no line.
@@ -39,7 +40,7 @@ fn kept(job: &Job) -> String {
     format!("the last {} from offset {} on (limit {limit})", words::bytes(kept_bytes), job.output_kept_from)
 }
 
-/// Keys and their values, in order.
+/// Keys and their values, in order. Whatever a value holds is shown as one line.
 #[derive(Default)]
 pub(super) struct Lines(Vec<(&'static str, String)>);
 
@@ -70,7 +71,7 @@ impl Lines {
         let mut text = String::new();
         for (key, value) in self.0 {
             // A String takes everything.
-            let _ = writeln!(text, "{:width$} {value}", format!("{key}:"));
+            let _ = writeln!(text, "{:width$} {}", format!("{key}:"), words::printable(&value));
         }
         text
     }
@@ -216,6 +217,33 @@ mod tests {
         let root = line(&shown("root")).expect("a line");
         assert!(root.contains("root (a root job can leave its group and its limits)"), "{root}");
         assert!(line(&shown("alice")).is_some_and(|line| line.trim_end().ends_with(" alice")));
+    }
+
+    #[test]
+    fn no_text_of_others_acts_or_hides() {
+        let odd = "a\u{202e}b\u{200d}\u{1b}[2J";
+        let mut job = job();
+        let spec = job.spec.as_mut().expect("set above");
+        (spec.name, spec.args, spec.workdir) = (odd.to_owned(), vec![odd.into()], odd.into());
+        spec.env = vec![v1::EnvVar { key: odd.to_owned(), value: odd.into() }];
+        job.owner = Some(Owner {
+            name: odd.to_owned(),
+            common_name: odd.to_owned(),
+            role: odd.to_owned(),
+            serial: odd.to_owned(),
+            fingerprint_sha256: odd.to_owned(),
+        });
+        (job.id, job.user, job.cgroup) = (odd.to_owned(), odd.to_owned(), odd.to_owned());
+        job.pid = Some(1);
+        job.process = Some(v1::Process { state: odd.to_owned(), ..Default::default() });
+        let io = &mut job.limits_in_force.as_mut().expect("set above").io[0];
+        (io.device, io.device_name) = (odd.to_owned(), odd.to_owned());
+        for text in [status(&job), ended(&job), ended_before(&job)] {
+            let text = text.expect("valid");
+            let acts = |c: char| c != '\n' && (c.is_control() || "\u{202e}\u{200d}".contains(c));
+            assert!(!text.contains(acts), "{text:?}");
+            assert!(text.contains(r"a\u{202e}b\u{200d}\u{1b}[2J"), "{text}");
+        }
     }
 
     #[test]

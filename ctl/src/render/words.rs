@@ -1,6 +1,5 @@
 //! Values in words: sizes, times, commands, ends.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::LazyLock;
 use std::{env, fs};
@@ -8,6 +7,8 @@ use std::{env, fs};
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+// Jobs are named and written by others.
+pub(crate) use jobworker_certs::printable;
 use jobworker_proto::v1::{Job, JobState};
 
 use crate::outcome::{End, Outcome};
@@ -78,22 +79,6 @@ fn format_time(unix_usec: u64, zone: &TimeZone, format: &str) -> String {
     }
 }
 
-/// `text` without anything that a terminal would obey: jobs are named and written by others.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut clean = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            clean.extend(character.escape_default());
-        } else {
-            clean.push(character);
-        }
-    }
-    Cow::Owned(clean)
-}
-
 /// The command as one would type it into a shell.
 pub(crate) fn command_line<'a>(words: impl Iterator<Item = &'a [u8]>) -> String {
     let mut line = String::new();
@@ -118,7 +103,7 @@ pub(crate) fn state(job: &Job) -> String {
     match Outcome::of(job) {
         Ok(Some(outcome)) => ending(job, &outcome),
         Ok(None) => state_name(job.state()).to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => printable(&error.to_string()).into_owned(),
     }
 }
 
@@ -206,6 +191,9 @@ mod tests {
         assert_eq!(printable("\x1b[2Jhé\u{9b}"), "\\u{1b}[2Jhé\\u{9b}");
         let line = command_line([&b"sh"[..], b"-c", b"echo 'x'\n", b"", b"a=b"].into_iter());
         assert_eq!(line, r"sh -c 'echo '\''x'\''\n' '' a=b");
+        let line =
+            command_line([&b"cat"[..], "x\u{202e}gpj.sh".as_bytes(), "a\u{200b}b".as_bytes()].into_iter());
+        assert_eq!(line, r"cat 'x\u{202e}gpj.sh' 'a\u{200b}b'");
     }
 
     #[test]

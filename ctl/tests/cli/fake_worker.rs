@@ -236,7 +236,7 @@ impl JobWorker for Service {
         self.script.start_refusal.clone().map_or(Ok(()), Err)?;
         let job =
             Job { id: request.id, spec: request.spec, state: JobState::Running.into(), ..Default::default() };
-        Ok(Response::new(v1::StartResponse { job: Some(job) }))
+        Ok(Response::new(v1::StartResponse { job: Some(job), warnings: self.script.warnings.clone() }))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {

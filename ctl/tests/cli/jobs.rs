@@ -5,7 +5,7 @@ use std::fs::File;
 use jobworker_proto::v1::{Cause, Job, JobSpec, JobState, Owner, outcome::Ended};
 use tonic::Status;
 
-use crate::fake_worker::{ID, Script};
+use crate::fake_worker::{ID, Script, Step};
 use crate::jobctl::{Ran, World, exited, outcome, show};
 
 fn running() -> Job {
@@ -37,6 +37,22 @@ fn start_prints_the_id_and_nothing_else() {
     let world = world();
     let ran = world.run(&["start", "--id", ID, "sleep", "1000"]);
     assert_eq!((ran.code, ran.stdout, ran.stderr), (Some(0), format!("{ID}\n"), String::new()));
+}
+
+#[test]
+fn what_the_worker_warns_of_is_on_stderr_and_in_the_json() {
+    let warnings = vec!["spec.limits.cpu: 512 CPUs\u{202e} are more".to_owned()];
+    let world =
+        World::new(Script { warnings, steps: vec![Step::End], outcome: exited(3), ..Default::default() });
+    let said = "jobctl: warning: spec.limits.cpu: 512 CPUs\\u{202e} are more\n";
+    let ran = world.run(&["start", "--id", ID, "sleep", "1000"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), &*format!("{ID}\n"), said));
+    let ran = world.run(&["start", "--output", "json", "--id", ID, "sleep", "1000"]);
+    let job: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let expected = serde_json::json!(["spec.limits.cpu: 512 CPUs\u{202e} are more"]);
+    assert_eq!((&job["warnings"], job["id"].as_str(), ran.stderr.as_str()), (&expected, Some(ID), said));
+    let ran = world.run(&["run", "--id", ID, "--", "make"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(3), said));
 }
 
 #[test]

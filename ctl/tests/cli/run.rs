@@ -27,6 +27,7 @@ fn exits_with_the_jobs_code() {
         (exited(0), 0, ""),
         (exited(137), 137, ""),
         (outcome(Cause::Signaled, Ended::Signal(9)), 137, "killed by signal 9 (SIGKILL)"),
+        (outcome(Cause::Signaled, Ended::Signal(37)), 165, "killed by signal 37 (SIGRTMIN+3)"),
         (outcome(Cause::Stopped, Ended::ExitCode(7)), 7, "stopped: exited with code 7"),
         (outcome(Cause::Stopped, Ended::Signal(15)), 143, "stopped: killed by signal 15 (SIGTERM)"),
         (outcome(Cause::TimedOut, Ended::Signal(15)), 124, "timed out"),

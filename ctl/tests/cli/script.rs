@@ -38,6 +38,8 @@ pub(crate) struct Script {
     pub(crate) now: Job,
     /// What `Renew` answers to a request (DER): PEM.
     pub(crate) renews: Option<Renews>,
+    /// What `Start` warns of.
+    pub(crate) warnings: Vec<String>,
     /// How it ends, as `Wait`, `Stop` and the stream's end show it.
     pub(crate) outcome: Option<v1::Outcome>,
 }

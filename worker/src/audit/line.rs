@@ -4,6 +4,7 @@
 //! their own, or one above [`MAX_LINE_BYTES`].
 
 use jiff::Timestamp;
+use jobworker_certs::visible_json;
 use serde::Serialize;
 
 use super::job_ended::JobEnded;
@@ -129,7 +130,8 @@ impl Event {
     pub(super) fn to_json(&self) -> String {
         let line = Line { time: rfc3339(clock::unix_usec()), event: self };
         // Fails for maps whose keys are no texts; there are none.
-        let mut json = serde_json::to_string(&line).unwrap_or_default();
+        let json = serde_json::to_string(&line).unwrap_or_default();
+        let mut json = visible_json(&json).into_owned();
         json.push('\n');
         json
     }
@@ -254,6 +256,22 @@ mod tests {
         assert_eq!(rfc3339(1_795_291_204_000_007), "2026-11-21T20:00:04.000007Z");
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(u64::MAX).len(), 27);
+    }
+
+    #[test]
+    fn nobody_hides_what_a_line_says() {
+        let removed = |by: &str| Removed {
+            decision: "allowed",
+            rule: by.to_owned(),
+            by: "retention",
+            action: "remove",
+            job: String::new(),
+        };
+        let odd = "a\u{202e}b\u{200b}c\u{9b}";
+        let json = Event::Removal(removed(odd)).to_json();
+        assert!(json.contains(r"a\u202eb\u200bc\u009b"), "{json}");
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(back["rule"], odd);
     }
 
     /// Of texts that JSON makes as long as it can.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jobworker_certs::printable;
 use serde::Serialize;
 
 use crate::identity::utc;
@@ -132,10 +133,7 @@ pub(super) fn table(lines: &[Line]) -> String {
 
 /// Whatever a name holds, it makes no line of its own and moves no cursor.
 fn one_line(text: String) -> String {
-    if !text.chars().any(char::is_control) {
-        return text;
-    }
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    printable(&text).into_owned()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The log: to stderr, as lines for people or as JSON, one event a line.
 
-use std::io::{self, IsTerminal};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use jobworker_certs::{visible, visible_json};
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -75,6 +77,26 @@ impl From<Level> for LevelFilter {
     }
 }
 
+/// Writes each event, which comes whole, with the texts of others in it made visible.
+struct Escaped<W> {
+    writer: W,
+    escape: fn(&str) -> Cow<'_, str>,
+}
+
+impl<W: Write> Write for Escaped<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        match std::str::from_utf8(event) {
+            Ok(text) if !text.is_ascii() => self.writer.write_all((self.escape)(text).as_bytes())?,
+            _ => self.writer.write_all(event)?,
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 /// Begins to log. Once per process.
 pub fn init(settings: Settings) {
     let level = LevelFilter::from(settings.level);
@@ -83,10 +105,33 @@ pub fn init(settings: Settings) {
         .with_default(level.min(LevelFilter::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level)
         .with_target(audit::TARGET, LevelFilter::INFO);
-    let layer = fmt::layer().with_writer(io::stderr);
+    let escape = match settings.format {
+        Format::Text => visible,
+        Format::Json => visible_json,
+    };
+    let layer = fmt::layer().with_writer(move || Escaped { writer: io::stderr(), escape });
     let layer = match settings.format {
         Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
     registry().with(layer.with_filter(filter)).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_hides_nothing() {
+        let mut written = Vec::new();
+        for (escape, event) in [
+            (visible as fn(&str) -> Cow<'_, str>, "\u{1b}[32mINFO\u{1b}[0m by=x\u{202e}y, grün\n"),
+            (visible_json, "{\"by\":\"x\u{202e}y\"}\n"),
+        ] {
+            let mut writer = Escaped { writer: &mut written, escape };
+            writer.write_all(event.as_bytes()).unwrap();
+        }
+        let expected = "\u{1b}[32mINFO\u{1b}[0m by=x\\u{202e}y, grün\n{\"by\":\"x\\u202ey\"}\n";
+        assert_eq!(String::from_utf8(written).unwrap(), expected);
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
+use jobworker_certs::visible;
 use serde::Serialize;
 
 /// How serious it is.
@@ -66,7 +67,7 @@ impl Display for Finding {
             line.push_str("; do: ");
             line.push_str(remedy);
         }
-        f.write_str(&line.replace(char::is_control, " "))
+        f.write_str(&visible(&line.replace(char::is_control, " ")))
     }
 }
 

@@ -94,8 +94,9 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
     let birth = any::<Option<(u64, u64)>>().prop_map(|birth| {
         birth.map(|(began_boot_usec, executed_boot_usec)| Birth { began_boot_usec, executed_boot_usec })
     });
-    (any::<u32>(), phase(), process, place, birth, limits_in_force()).prop_map(
-        |(version, phase, process, (boot_id, user, cgroup), birth, limits_in_force)| {
+    (any::<u32>(), phase(), process, place, birth, (limits_in_force(), any::<bool>())).prop_map(
+        |(version, phase, process, (boot_id, user, cgroup), birth, shim)| {
+            let (limits_in_force, real_time_signals) = shim;
             let (pid, shim_pid, started_unix_usec) = process;
             State {
                 version,
@@ -108,6 +109,7 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
                 started_unix_usec,
                 birth,
                 limits_in_force,
+                real_time_signals,
             }
         },
     )

@@ -125,7 +125,7 @@ impl Engine {
         let action::Stop { job, signal, grace } = permit.into_action();
         let grace_msec = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         self.started(job).await?;
-        let asked = self.ask(job, Control::Stop { signal: signal as i32, grace_msec, by }).await;
+        let asked = self.ask(job, Control::Stop { signal: signal.as_raw(), grace_msec, by }).await;
         if let Err(error) = asked {
             let view = self.view(job).await?;
             return if view.is_finished() { Ok(Stopped { view, already_ended: true }) } else { Err(error) };
@@ -178,7 +178,7 @@ impl Engine {
     pub async fn signal(&self, permit: Permit<action::Signal>) -> Result<JobView, EngineError> {
         let action::Signal { job, signal, all } = permit.into_action();
         self.started(job).await?;
-        self.ask(job, Control::Signal { signal: signal as i32, all }).await?;
+        self.ask(job, Control::Signal { signal: signal.as_raw(), all }).await?;
         self.view(job).await
     }
 

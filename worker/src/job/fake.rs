@@ -146,6 +146,7 @@ impl FakeShim {
             started_unix_usec: 1_500_000,
             birth: None,
             limits_in_force: LimitsInForce::default(),
+            real_time_signals: true,
         };
         replace(&self.folder.file(STATE), &serde_json::to_vec(&state).unwrap());
     }

@@ -74,6 +74,7 @@ mod tests {
             started_unix_usec: 0,
             birth: None,
             limits_in_force: LimitsInForce::default(),
+            real_time_signals: true,
         }
     }
 

@@ -43,6 +43,9 @@ pub struct State {
     pub birth: Option<Birth>,
     /// The limits, as read back when they were written, and again at the end.
     pub limits_in_force: LimitsInForce,
+    /// Real-time signals can be asked of its shim; false for a shim of a build that did not know them.
+    #[serde(default)]
+    pub real_time_signals: bool,
 }
 
 /// When a main process was born, in microseconds since the host's boot.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jobworker_certs::Csr;
-use nix::sys::signal::Signal as UnixSignal;
+use jobworker_limits::SignalNumber;
 
 use crate::job::{JobId, JobRequest};
 
@@ -108,7 +108,7 @@ pub struct Stop {
     /// Which.
     pub job: JobId,
     /// The signal that asks it to end.
-    pub signal: UnixSignal,
+    pub signal: SignalNumber,
     /// How long it has before it is killed.
     pub grace: Duration,
 }
@@ -144,7 +144,7 @@ pub struct Signal {
     /// To which job.
     pub job: JobId,
     /// Which.
-    pub signal: UnixSignal,
+    pub signal: SignalNumber,
     /// To every process of its group instead of its main process.
     pub all: bool,
 }

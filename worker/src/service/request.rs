@@ -4,10 +4,9 @@ use std::fmt::Display;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-use jobworker_limits::{Limits, ParseError};
+use jobworker_limits::{HostSize, Limits, ParseError, SignalNumber};
 use jobworker_proto::v1;
 use jobworker_proto::v1::stream_request::From as WireFrom;
-use nix::sys::signal::Signal;
 
 use super::status::InvalidField;
 use crate::audit::shorten;
@@ -79,27 +78,22 @@ pub fn job(spec: v1::JobSpec, caps: Caps) -> Result<JobRequest> {
     })
 }
 
+/// Which of its limits probably were not meant so.
+pub(super) fn warnings(request: &JobRequest) -> Vec<String> {
+    if request.limits.is_empty() { Vec::new() } else { request.limits.warnings(HostSize::of_this_host()) }
+}
+
 fn timeout(msec: u64) -> Result<NonZeroU64> {
     let reason = "0 is no time to run; at least 1 is needed, or none for no timeout";
     NonZeroU64::new(msec).ok_or_else(|| invalid("spec.timeout_msec", reason))
 }
 
-/// A signal by its name, with or without `SIG`, or its number.
+/// A signal in its text form.
 ///
 /// # Errors
 /// When there is no such signal.
-pub fn signal(field: &'static str, text: &str) -> Result<Signal> {
-    let upper = text.to_ascii_uppercase();
-    let named =
-        || if upper.starts_with("SIG") { upper.parse().ok() } else { format!("SIG{upper}").parse().ok() };
-    let numbered = || text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
-    numbered().or_else(named).ok_or_else(|| {
-        let shown = shorten(text, SHOWN_BYTES);
-        invalid(
-            field,
-            format!("{shown:?} is not a signal; a name or a number is needed, like TERM, SIGTERM or 15"),
-        )
-    })
+pub fn signal(field: &'static str, text: &str) -> Result<SignalNumber> {
+    text.parse().map_err(|error| invalid(field, format!("{:?} {error}", shorten(text, SHOWN_BYTES))))
 }
 
 /// Which part of the list of jobs.

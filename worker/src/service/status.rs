@@ -166,6 +166,9 @@ fn engine_kind(error: &EngineError) -> Kind {
         EngineError::NotRunning { id, .. } => {
             Kind::new(Code::FailedPrecondition, Reason::JobNotRunning).metadata("job", id.to_string())
         }
+        EngineError::OlderShim { .. } => {
+            Kind::new(Code::FailedPrecondition, Reason::InvalidField).field("signal")
+        }
         EngineError::NotEnded { id } => {
             Kind::new(Code::FailedPrecondition, Reason::JobNotEnded).metadata("job", id.to_string())
         }

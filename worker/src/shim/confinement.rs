@@ -17,8 +17,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use jobworker_limits::{EventsFile, Group, GroupError};
-use nix::sys::signal::Signal;
+use jobworker_limits::{EventsFile, Group, GroupError, SignalNumber as Signal};
 use nix::unistd::Pid;
 
 use super::process_tree::{children, has_exited, signal_below, signal_child};

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use nix::sys::signal::Signal;
+use jobworker_limits::SignalNumber;
 use serde::{Deserialize, Serialize};
 
 /// The longest line that is written in one piece (`PIPE_BUF` on Linux), in bytes.
@@ -81,9 +81,9 @@ impl Control {
     ///
     /// # Errors
     /// When the number is not a signal's.
-    pub fn signal(&self) -> Result<Signal, ControlError> {
+    pub fn signal(&self) -> Result<SignalNumber, ControlError> {
         let (Self::Stop { signal, .. } | Self::Signal { signal, .. }) = self;
-        Signal::try_from(*signal).map_err(|_| ControlError::UnknownSignal(*signal))
+        SignalNumber::try_from(*signal).map_err(|_| ControlError::UnknownSignal(*signal))
     }
 }
 
@@ -124,18 +124,22 @@ mod tests {
     use super::*;
     use crate::identity::MAX_NAME_BYTES;
 
+    fn any_signal() -> impl Strategy<Value = i32> {
+        prop_oneof![1..=31i32, 34..=64i32]
+    }
+
     fn any_control() -> impl Strategy<Value = Control> {
         // Whatever name an identity may have.
         let name = "\\PC{0,256}|[\"\\\\]{0,256}".prop_filter("as identities check", |name| {
             name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
         });
         prop_oneof![
-            (1..=31i32, any::<u64>(), name).prop_map(|(signal, grace_msec, by)| Control::Stop {
+            (any_signal(), any::<u64>(), name).prop_map(|(signal, grace_msec, by)| Control::Stop {
                 signal,
                 grace_msec,
                 by
             }),
-            (1..=31i32, any::<bool>()).prop_map(|(signal, all)| Control::Signal { signal, all }),
+            (any_signal(), any::<bool>()).prop_map(|(signal, all)| Control::Signal { signal, all }),
         ]
     }
 

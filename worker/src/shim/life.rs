@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use jobworker_limits::SignalNumber as Signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, waitid};
@@ -18,7 +18,7 @@ use super::capture::Capture;
 use super::confinement::{Confinement, Left};
 use super::control::{Control, Lines};
 use super::machine::{Effect, Event, Machine};
-use super::process_tree::{end_of_held, has_exited};
+use super::process_tree::{end_of_held, has_exited, send};
 use crate::job::state::{Ended, StopReason};
 use crate::job::verdict::MainEnd;
 use crate::output::index::Kind;
@@ -238,7 +238,7 @@ impl Life<'_> {
                 }
                 Ok((_, Control::Signal { all: false, .. })) if reaped => {}
                 Ok((signal, Control::Signal { all: false, .. })) => {
-                    self.tell(kill(self.main, signal).map_err(io::Error::from), signal);
+                    self.tell(send(self.main, signal).map_err(io::Error::from), signal);
                 }
                 Err(error) => tracing::warn!(%error, "ignored on the control FIFO"),
             }
@@ -254,7 +254,7 @@ impl Life<'_> {
     /// Takes note of all signals. Who has ended is found by asking.
     fn read_signals(&mut self, events: &mut Vec<Event>) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            if signal.ssi_signo == Signal::SIGTERM as u32 {
+            if signal.ssi_signo.cast_signed() == Signal::SIGTERM.as_raw() {
                 events.push(Event::Stop {
                     reason: StopReason::Requested { by: "the host (its shim got SIGTERM)".to_owned() },
                     signal: Signal::SIGTERM,

@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use jobworker_limits::SignalNumber as Signal;
 
 use crate::job::state::StopReason;
 use crate::job::verdict::MainEnd;

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 
+use jobworker_limits::SignalNumber as Signal;
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::job::Ended;
 use crate::job::verdict::MainEnd;
@@ -86,26 +86,30 @@ pub(super) fn signal_below(parent: Pid, signal: Signal) -> io::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub(super) fn signal_child(child: Pid, signal: Signal) -> io::Result<()> {
-    match kill(child, signal) {
-        Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => Ok(()),
+    match send(child, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The same to a child of another. It may be gone, and its number taken: pinned first, it is then seen to be the child.
+/// Sends a signal to a process that can't be another's by now. nix's `kill` takes no real-time signals.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn send(process: Pid, signal: Signal) -> rustix::io::Result<()> {
+    let process = rustix::process::Pid::from_raw(process.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
+    kill_process(process, signal.to_rustix())
+}
+
+/// As [`signal_child`], to a child of another. It may be gone, and its number taken: pinned first, it is then seen to be the child.
 fn signal_child_of(parent: Pid, child: Pid, signal: Signal) -> io::Result<()> {
-    let (Some(pid), Some(signal)) = (
-        rustix::process::Pid::from_raw(child.as_raw()),
-        rustix::process::Signal::from_named_raw(signal as i32),
-    ) else {
-        return Ok(());
-    };
+    let Some(pid) = rustix::process::Pid::from_raw(child.as_raw()) else { return Ok(()) };
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     let stat = read(&format!("/proc/{child}/stat"))?.unwrap_or_default();
     if field(&stat, PPID).and_then(|ppid| ppid.parse().ok()) != Some(parent.as_raw()) {
         return Ok(());
     }
-    match pidfd_send_signal(pidfd, signal) {
+    match pidfd_send_signal(pidfd, signal.to_rustix()) {
         Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

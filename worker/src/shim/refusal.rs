@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::as_user::as_user;
 use super::birth::{BirthError, Image, Step};
 use super::environment;
-use crate::job::Spec;
+use crate::job::{ByteStr, Spec};
 use crate::spawner::protocol::{Refusal, RefusalKind, StartReply};
 use crate::spawner::users::OsUser;
 
@@ -45,7 +45,9 @@ pub(super) fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, imag
         (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
             let tried =
                 image.programs.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(", ");
-            let message = format!("spec.command: {command:?} not found: no such file (ENOENT): {tried}");
+            let hint = line_for_a_shell(command).unwrap_or_default();
+            let message =
+                format!("spec.command: {command:?} not found: no such file (ENOENT): {tried}{hint}");
             refused(RefusalKind::CommandNotFound, "spec.command", message)
         }
         (Step::Exec, Errno::E2BIG) => {
@@ -68,6 +70,21 @@ pub(super) fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, imag
             &(*errno).into(),
         ),
     }
+}
+
+/// Of a command that looks like a whole line: no shell takes it apart.
+fn line_for_a_shell(command: &ByteStr) -> Option<String> {
+    let line = command.to_string();
+    let words: Vec<_> = line.split_ascii_whitespace().collect();
+    let [program, arguments @ ..] = &words[..] else { return None };
+    if arguments.is_empty() {
+        return None;
+    }
+    let quoted = line.replace('\'', r"'\''");
+    let words = arguments.iter().fold(format!("{program:?}"), |words, word| format!("{words} {word:?}"));
+    Some(format!(
+        "; arguments are separate words, as in {words}, or a shell takes the line apart: sh -c '{quoted}'"
+    ))
 }
 
 pub(super) fn refused(kind: RefusalKind, field: &str, message: String) -> StartReply {

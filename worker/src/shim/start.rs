@@ -140,6 +140,7 @@ fn begin(
         started_unix_usec: clock::unix_usec(),
         birth: Some(Birth { began_boot_usec, executed_boot_usec: clock::boot_usec() }),
         limits_in_force,
+        real_time_signals: true,
     };
     if let Err(error) = folder.write_state(&state) {
         end_unrecorded(confinement, main);

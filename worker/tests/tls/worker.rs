@@ -185,6 +185,7 @@ impl Worker {
             started_unix_usec: 1,
             birth: None,
             limits_in_force: jobworker_limits::LimitsInForce::default(),
+            real_time_signals: true,
         };
         fs::write(folder.join("spec.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         fs::write(folder.join("state.json"), serde_json::to_vec(&state).unwrap()).unwrap();

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use jobworker_limits::SignalNumber;
+
 use crate::job::JobId;
 use crate::job::folder::FolderError;
 use crate::output::OutputError;
@@ -33,8 +35,8 @@ pub enum EngineError {
     },
     /// No job's id begins like this.
     #[error(
-        "{text:?} is no job's id and no beginning of one: that is up to 36 characters, lower-case hex digits and \
-         hyphens, like 3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f or 3f2b"
+        "{text:?} is no job's id and no beginning of one: that is up to 36 characters, hex digits and hyphens, \
+         like 3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f or 3f2b"
     )]
     InvalidJob {
         /// As it was asked for, its end cut off when it is long.
@@ -53,6 +55,17 @@ pub enum EngineError {
         id: JobId,
         /// How it ended.
         how: String,
+    },
+    /// The job's shim is of a build that knows no real-time signals.
+    #[error(
+        "signal: {signal} can't be sent to job {id}: it was started by an older build, which knows no real-time \
+         signals; TERM, KILL and the others with a name of their own can be sent"
+    )]
+    OlderShim {
+        /// Which job.
+        id: JobId,
+        /// What was to be sent.
+        signal: SignalNumber,
     },
     /// Only an ended job can be removed.
     #[error("job {id} is running; stop it first")]

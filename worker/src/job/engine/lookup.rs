@@ -16,7 +16,7 @@ pub(super) fn is_whole(text: &str) -> bool {
 /// The job that `text` means: an id, or the beginning of just one among those that it is looked for among.
 pub(super) fn resolve(jobs: &JobsDir, text: &str, among: &Among) -> Result<JobId, EngineError> {
     let invalid = || EngineError::InvalidJob { text: text.chars().take(64).collect() };
-    let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let is_hex = |c: char| c.is_ascii_hexdigit();
     let begins_well = text.starts_with(is_hex) && text.chars().all(|c| is_hex(c) || c == '-');
     if !begins_well || text.len() > ID_LENGTH {
         return Err(invalid());
@@ -30,7 +30,8 @@ pub(super) fn resolve(jobs: &JobsDir, text: &str, among: &Among) -> Result<JobId
             Err(reason) => Err(FolderError::Io { operation: "examine", path, reason }.into()),
         };
     }
-    let fitting = jobs.ids()?.into_iter().filter(|id| id.to_string().starts_with(text)).collect();
+    let lower = text.to_ascii_lowercase();
+    let fitting = jobs.ids()?.into_iter().filter(|id| id.to_string().starts_with(&lower)).collect();
     let mut matches = known(jobs, fitting, among);
     matches.sort_unstable();
     match matches.as_slice() {
@@ -79,7 +80,17 @@ mod tests {
     #[test]
     fn an_id_or_a_unique_beginning_is_a_job() {
         let (_state_dir, jobs) = jobs(&[A, B, C, "not-a-job"]);
-        for (text, id) in [(A, A), (B, B), ("a", C), (&C[..35], C), (&A[..35], A)] {
+        let upper = A.to_uppercase();
+        for (text, id) in [
+            (A, A),
+            (B, B),
+            ("a", C),
+            (&C[..35], C),
+            (&A[..35], A),
+            (&upper, A),
+            (&upper[..35], A),
+            ("A0000000-", C),
+        ] {
             assert_eq!(resolve(&jobs, text, &Among::All).unwrap().to_string(), id, "{text}");
         }
     }
@@ -110,7 +121,7 @@ mod tests {
             );
         }
         let too_long = format!("{A}0");
-        for text in ["", "-", "x", "3F2B", "../..", "3f2b8c1e-9d4a-1c6b-8f0e-2a1b3c4d5e6f", &too_long, "é"] {
+        for text in ["", "-", "x", "3G2B", "../..", "3f2b8c1e-9d4a-1c6b-8f0e-2a1b3c4d5e6f", &too_long, "é"] {
             let error = resolve(&jobs, text, &Among::All).unwrap_err();
             assert!(matches!(error, EngineError::InvalidJob { .. }), "{text}: {error}");
             assert!(error.to_string().contains(text), "{error}");

@@ -13,6 +13,7 @@ use crate::shim::control::Control;
 pub(super) fn send(job: JobId, folder: &Folder, control: &Control) -> Result<(), EngineError> {
     let line = control.encode().map_err(|reason| EngineError::Control { id: job, reason })?;
     check_not_ended(job, folder)?;
+    check_understood(job, folder, control)?;
     let path = folder.file(CONTROL);
     match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(mut fifo) => {
@@ -34,6 +35,18 @@ fn check_not_ended(job: JobId, folder: &Folder) -> Result<(), EngineError> {
     match folder.state()?.as_ref().and_then(State::finished) {
         Some(finished) => Err(EngineError::NotRunning { id: job, how: describe(&finished.outcome) }),
         None => Ok(()),
+    }
+}
+
+/// A shim that was started by an older build would drop the request.
+fn check_understood(job: JobId, folder: &Folder, control: &Control) -> Result<(), EngineError> {
+    match control.signal() {
+        Ok(signal)
+            if signal.is_real_time() && folder.state()?.is_some_and(|state| !state.real_time_signals) =>
+        {
+            Err(EngineError::OlderShim { id: job, signal })
+        }
+        _ => Ok(()),
     }
 }
 

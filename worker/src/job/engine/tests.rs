@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use jobworker_limits::SignalNumber;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -146,7 +146,7 @@ fn start_of(name: &str, id: JobId) -> Permit<action::Start> {
 }
 
 fn stop(job: JobId) -> Permit<action::Stop> {
-    permit(action::Stop { job, signal: Signal::SIGTERM, grace: Duration::from_millis(1500) })
+    permit(action::Stop { job, signal: SignalNumber::SIGTERM, grace: Duration::from_millis(1500) })
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -310,7 +310,7 @@ async fn a_job_whose_shim_is_gone_can_not_be_asked() {
     let (job, shim) = bench.running();
     let error = soon(bench.engine.stop(stop(job))).await.unwrap_err();
     assert!(error.to_string().contains("its shim is gone"), "{error}");
-    let signal = || permit(action::Signal { job, signal: Signal::SIGHUP, all: false });
+    let signal = || permit(action::Signal { job, signal: SignalNumber::SIGHUP, all: false });
     assert!(matches!(bench.engine.signal(signal()).await, Err(EngineError::NotRunning { .. })));
     // As the spawner does that finds out.
     shim.finish(Outcome::Lost { reason: "its shim died".to_owned() });
@@ -324,7 +324,7 @@ async fn signals_reach_a_running_job_only() {
     let bench = Bench::willing().await;
     let (job, shim) = bench.running();
     let mut requests = shim.requests();
-    let signal = || permit(action::Signal { job, signal: Signal::SIGHUP, all: true });
+    let signal = || permit(action::Signal { job, signal: SignalNumber::SIGHUP, all: true });
     assert!(!bench.engine.signal(signal()).await.unwrap().is_finished());
     assert_eq!(requests.next(), Some(Control::Signal { signal: 1, all: true }));
     // The shim that still has its FIFO open takes no more requests.
@@ -383,6 +383,32 @@ async fn wait_ends_with_the_job_the_folder_or_the_worker() {
     assert!(bench.status(c).await.is_ok(), "what can be answered at once still is");
 }
 
+/// The shim would drop it, and a stop would wait for ever.
+#[tokio::test]
+async fn a_shim_of_an_older_build_is_not_asked_for_real_time_signals() {
+    let bench = Bench::willing().await;
+    let (job, shim) = bench.running();
+    let mut requests = shim.requests();
+    let signal: SignalNumber = "RTMIN+3".parse().unwrap();
+    let send = || permit(action::Signal { job, signal, all: false });
+    bench.engine.signal(send()).await.unwrap();
+    assert_eq!(requests.next(), Some(Control::Signal { signal: 37, all: false }));
+    let path = shim.folder().file("state.json");
+    let older = std::fs::read_to_string(&path).unwrap().replace(",\"real_time_signals\":true", "");
+    std::fs::write(&path, older).unwrap();
+    let stop = permit(action::Stop { job, signal, grace: Duration::from_secs(1) });
+    for error in [
+        bench.engine.signal(send()).await.map(drop).unwrap_err(),
+        soon(bench.engine.stop(stop)).await.map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, EngineError::OlderShim { .. }), "{error}");
+        assert!(
+            error.to_string().contains("SIGRTMIN+3") && error.to_string().contains("older build"),
+            "{error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let bench = Bench::willing().await;
@@ -393,7 +419,7 @@ async fn what_is_not_there_is_not_found() {
         bench.engine.stop(stop(job)).await.map(drop),
         bench
             .engine
-            .signal(permit(action::Signal { job, signal: Signal::SIGHUP, all: false }))
+            .signal(permit(action::Signal { job, signal: SignalNumber::SIGHUP, all: false }))
             .await
             .map(drop),
         bench.engine.stream(permit(action::Stream { job }), From::Start, None, true).await.map(drop),

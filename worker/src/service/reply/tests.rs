@@ -46,6 +46,7 @@ fn state(phase: Phase) -> State {
         started_unix_usec: 2,
         birth: None,
         limits_in_force: LimitsInForce { pids_max: Some(9), ..LimitsInForce::default() },
+        real_time_signals: true,
     }
 }
 

@@ -113,9 +113,12 @@ fn workdir_user_name_and_id() {
 #[test]
 fn signals_by_name_and_number() {
     for text in ["TERM", "term", "SIGTERM", "sigterm", "15"] {
-        assert_eq!(signal("signal", text).unwrap(), Signal::SIGTERM, "{text}");
+        assert_eq!(signal("signal", text).unwrap(), SignalNumber::SIGTERM, "{text}");
     }
-    for bad in ["", "0", "-9", "SIG", "TERMINATE", "99", "SIGSIGTERM"] {
+    for (text, number) in [("34", 34), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
+        assert_eq!(signal("signal", text).unwrap().as_raw(), number, "{text}");
+    }
+    for bad in ["", "0", "-9", "SIG", "TERMINATE", "99", "SIGSIGTERM", "RTMIN+31"] {
         let error = signal("signal", bad).unwrap_err().to_string();
         assert!(error.starts_with(&format!("signal: {bad:?} is not a signal")), "{error}");
     }
