@@ -15,6 +15,7 @@
 //! arguments is inside it.
 
 pub mod action;
+mod asked_limits;
 mod ceiling;
 mod command;
 pub mod command_line;

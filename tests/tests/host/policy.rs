@@ -187,8 +187,8 @@ async fn fingerprint_roles_are_lists_of_certificates() {
         "client   job      start  list  status  stream  wait  signal  stop  remove  renew
          full     foreign  yes    yes   yes     yes     yes   yes     yes   yes     no
          full     none     yes    yes   gone    gone    gone  gone    gone  gone    no
-         log      foreign  no     yes   yes     yes     yes   no      no    no      no
-         log      none     no     yes   gone    gone    gone  no      no    no      no
+         log      foreign  no     yes   yes     no      yes   no      no    no      no
+         log      none     no     yes   gone    no      gone  no      no    no      no
          both     foreign  yes    yes   yes     yes     yes   yes     yes   yes     no
          both     none     yes    yes   gone    gone    gone  gone    gone  gone    no
          neither  foreign  role   role  role    role    role  role    role  role    role

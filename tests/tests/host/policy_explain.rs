@@ -43,6 +43,43 @@ fn a_policy_can_be_checked_and_explained_without_a_worker() {
 }
 
 #[test]
+fn a_shared_os_user_and_forbidden_limits_are_said() {
+    let policy = |args: &[&str]| {
+        let mut command = std::process::Command::new(jobworker_tests::binaries::binary("jobworker"));
+        Answer::of(command.arg("policy").args(args))
+    };
+    let file = PolicyFile::new(shipped::ISOLATED);
+    let path = file.path().to_str().expect("UTF-8").to_owned();
+    policy(&["check", &path]).with_code(0).saying(&[
+        "warning: ",
+        "[roles.user]: all jobs of its clients run as one OS user, the spawner's default",
+        "can read and end the other jobs of that user",
+        "run_as = \"common_name\"",
+    ]);
+    file.write(shipped::OS_USER);
+    let quiet = policy(&["check", &path]).with_code(0);
+    assert_eq!(quiet.stderr, "");
+    file.write("[roles.user]\nstart = \"own\"\n[roles.user.jobs]\nlimits = \"none\"\nmemory = \"64MiB\"\n");
+    let summary = policy(&["check", &path]).with_code(0).stdout;
+    assert!(summary.contains("policy.toml:4: roles.user.jobs.limits = \"none\""), "{summary}");
+    assert!(summary.contains("its clients may not ask for limits"), "{summary}");
+    let ask = ["explain", &path, "--role", "user", "--action", "start"];
+    let answer = policy(&ask).with_code(0).stdout;
+    assert!(answer.contains("memory = 64MiB"), "{answer}");
+    for (option, value, field) in
+        [("--memory-limit", "1M", "spec.limits.memory"), ("--timeout", "5s", "spec.timeout_msec")]
+    {
+        let answer = policy(&[&ask[..], &[option, value]].concat()).with_code(1).stdout;
+        let rule = format!("denied by {path}:4: roles.user.jobs.limits = \"none\"\n");
+        assert!(answer.starts_with(&rule), "{answer}");
+        assert!(
+            answer.contains(&format!("{field}: this role may not ask for limits (role \"user\")")),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
 fn jobctl_says_what_the_policy_said() {
     let worker = worker(&PolicyFile::new(shipped::ISOLATED));
     let job = jobctl_as(&worker, "alice", &["start", "--", "true"]).with_code(0).stdout.trim_end().to_owned();

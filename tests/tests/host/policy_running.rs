@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use jobworker_tests::api::{ListRequest, RemoveRequest, StartRequest, StopRequest};
 use jobworker_tests::client::{spec, start, wait};
 use jobworker_tests::pki::{role_extension, role_value};
+use jobworker_tests::policy::PolicyFile;
 use jobworker_tests::wait::{PATIENCE, until_equal};
 use jobworker_tests::{Client, Worker};
 use tonic::{Code, Status};
@@ -85,6 +86,42 @@ async fn an_id_that_is_used_again_counts_again() {
     start(&mut bob, sleeping()).await.expect("the first");
     bob.remove(RemoveRequest { job: id.clone() }).await.expect("it has ended");
     free.start(with_id(sleeping())).await.expect("the second, of the same owner in a role that counts none");
+    expect_full(&mut bob).await;
+}
+
+/// A renewed certificate has another serial number and another fingerprint; the person is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_frees_no_place_whatever_makes_an_owner() {
+    for ownership in ["serial", "fingerprint", "name"] {
+        let file = PolicyFile::new(&format!(
+            "ownership = {ownership:?}\n[roles.user]\nall = \"own\"\n[roles.user.jobs]\nrunning = 2\n[roles.admin]\nall = \"any\""
+        ));
+        let worker = worker(&file);
+        let mut bob = worker.user().await;
+        start(&mut bob, sleeping()).await.expect("the first");
+        let next = worker.pki.odd_client("bob-next", |params| {
+            params.distinguished_name.push(rcgen::DnType::CommonName, "bob");
+            params.custom_extensions.push(role_extension(&role_value("user")));
+        });
+        let mut next = worker.client(&next).await;
+        start(&mut next, sleeping()).await.expect("the second");
+        expect_full(&mut next).await;
+        expect_full(&mut bob).await;
+        let carol = worker.pki.client("carol", "user", &[]);
+        start(&mut worker.client(&carol).await, sleeping()).await.expect("another's jobs do not count");
+    }
+}
+
+/// Where ownership is by OS user and nobody's certificate names one, each client still has places of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_are_a_persons_where_os_users_make_owners() {
+    let text = "ownership = \"os_user\"\n[roles.user]\nstart = \"own\"\n[roles.user.jobs]\nrunning = 2\n[roles.admin]\nall = \"any\"";
+    let worker = worker(&PolicyFile::new(text));
+    let (mut bob, carol) = (worker.user().await, worker.pki.client("carol", "user", &[]));
+    for _ in 0..2 {
+        start(&mut worker.client(&carol).await, sleeping()).await.expect("carol's");
+        start(&mut bob, sleeping()).await.expect("bob's");
+    }
     expect_full(&mut bob).await;
 }
 

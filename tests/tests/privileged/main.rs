@@ -15,6 +15,7 @@ mod escape;
 mod failing_disk;
 mod full_disk;
 mod held;
+mod inputs;
 mod jobs;
 mod kills;
 mod many;

@@ -4,12 +4,16 @@
 //! to the ceiling itself, so that no job escapes the envelope; the job's specification shows what was set. Swap is
 //! different: not asked for, it is none under a memory limit; and where memory has a ceiling and swap has none, it is
 //! none in any case, or memory would have no ceiling either.
+//!
+//! `limits` says which limits may be asked for in the first place; that is decided before any ceiling is looked at, and
+//! changes nothing of what is set.
 
 use std::fmt::Display;
 use std::num::NonZeroU32;
 
 use jobworker_limits::{CpuLimit, CpuWeight, IoLimit, MemorySize, OutputLimit, PidsLimit, SwapLimit};
 
+use super::asked_limits::{Asked, AskedLimits};
 use super::ceiling::{Ceiling, Timeout};
 use super::command::{self, AllowedCommand};
 use super::names::Names;
@@ -29,6 +33,7 @@ pub(super) struct Ruled<T> {
 /// be named.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Envelope {
+    pub(super) limits: Option<Ruled<AskedLimits>>,
     pub(super) cpu: Option<Ruled<Ceiling<CpuLimit>>>,
     pub(super) cpu_weight: Option<Ruled<Ceiling<CpuWeight>>>,
     pub(super) memory: Option<Ruled<Ceiling<MemorySize>>>,
@@ -66,6 +71,7 @@ impl Envelope {
         self.user(identity, &mut request.user)?;
         self.command(request)?;
         self.env(request)?;
+        self.asked_limits(request)?;
         let limits = &mut request.limits;
         hold(self.cpu.as_ref(), &mut limits.cpu, "spec.limits.cpu")?;
         hold(self.cpu_weight.as_ref(), &mut limits.cpu_weight, "spec.limits.cpu_weight")?;
@@ -86,6 +92,7 @@ impl Envelope {
         fn of<T>(ruled: Option<&Ruled<T>>) -> Option<&Rule> {
             ruled.map(|ruled| &ruled.rule)
         }
+        let asked = of(self.limits.as_ref());
         let limits = [of(self.cpu.as_ref()), of(self.cpu_weight.as_ref()), of(self.memory.as_ref())];
         let more = [of(self.memory_high.as_ref()), of(self.swap.as_ref()), of(self.pids.as_ref())];
         let io = self.io.iter().map(|io| &io.rule);
@@ -93,7 +100,7 @@ impl Envelope {
         let who = [of(self.run_as.as_ref()), of(self.users.as_ref())];
         let what = [of(self.commands.as_ref()), of(self.env.as_ref())];
         let ends = others.into_iter().chain(who).chain(what).flatten();
-        limits.into_iter().chain(more).flatten().chain(io).chain(ends)
+        asked.into_iter().chain(limits.into_iter().chain(more).flatten()).chain(io).chain(ends)
     }
 
     /// The OS user of this client's jobs, where its certificate decides that; none also where it names none.
@@ -146,6 +153,45 @@ impl Envelope {
                 Err(Refused::new(format!("spec.env[{at}].key"), problem, rule))
             }
         }
+    }
+
+    fn asked_limits(&self, request: &JobRequest) -> Result<(), Refused> {
+        let Some(Ruled { value, rule }) = &self.limits else { return Ok(()) };
+        match value.refused(self.asked(request)) {
+            Some((field, problem)) => Err(Refused::new(field, problem, rule)),
+            None => Ok(()),
+        }
+    }
+
+    /// Every limit that a request can name.
+    fn asked(&self, request: &JobRequest) -> [Asked; 9] {
+        let limits = &request.limits;
+        // Where memory has a ceiling and swap has none, that of swap is 0.
+        let swap = self.swap.is_some() || self.memory.is_some();
+        let io = limits.io.iter().all(|limit| {
+            self.io.iter().any(|Ruled { value: ceiling, .. }| ceiling.target() == limit.target())
+        });
+        let asked = |field, is_asked, has_ceiling| Asked { field, is_asked, has_ceiling };
+        [
+            asked("spec.limits.cpu", limits.cpu.is_some(), self.cpu.is_some()),
+            asked("spec.limits.cpu_weight", limits.cpu_weight.is_some(), self.cpu_weight.is_some()),
+            asked("spec.limits.memory", limits.memory.is_some(), self.memory.is_some()),
+            asked("spec.limits.memory_high", limits.memory_high.is_some(), self.memory_high.is_some()),
+            asked("spec.limits.swap", limits.swap.is_some(), swap),
+            asked("spec.limits.pids", limits.pids.is_some(), self.pids.is_some()),
+            asked("spec.limits.io", !limits.io.is_empty(), io),
+            asked("spec.timeout_msec", request.timeout_msec.is_some(), self.timeout.is_some()),
+            asked("spec.output_limit", request.output_limit.is_some(), self.output.is_some()),
+        ]
+    }
+
+    /// True if there is a ceiling for any limit.
+    pub(super) fn has_ceilings(&self) -> bool {
+        let sizes =
+            [self.memory.is_some(), self.memory_high.is_some(), self.swap.is_some(), self.output.is_some()];
+        let others =
+            [self.cpu.is_some(), self.cpu_weight.is_some(), self.pids.is_some(), self.timeout.is_some()];
+        sizes.contains(&true) || others.contains(&true) || !self.io.is_empty()
     }
 
     fn swap(&self, request: &mut JobRequest) -> Result<(), Refused> {

@@ -12,6 +12,7 @@
 //! uris = ["spiffe://example.org/a"]   # with identify = "uri"
 //!
 //! [roles.user.jobs]                   # what its jobs may be
+//! limits = "ceiling"                  # which may be asked for: "none", "ceiling" (those below), "any" (unless given)
 //! memory = { max = "512MiB", default = "128MiB" }    # or "512MiB"; cpu, cpu_weight, memory_high, swap, pids,
 //! io = ["/data:20M"]                                 # timeout, output likewise
 //! running = 4                         # at a time, of one owner
@@ -176,6 +177,7 @@ fn envelope(source: Source<'_>, key: &str, jobs: JobsTable) -> Result<Envelope, 
     }
     let io = |io: Spanned<IoLimit>| place.rule("io", io, |io| format!("\"{io}\""));
     Ok(Envelope {
+        limits: jobs.limits.map(|limits| place.rule("limits", limits, |limits| format!("\"{limits}\""))),
         cpu: place.ceiling("cpu", jobs.cpu),
         cpu_weight: place.ceiling("cpu_weight", jobs.cpu_weight),
         memory: place.ceiling("memory", jobs.memory),

@@ -13,6 +13,11 @@ pub(super) enum Names {
 }
 
 impl Names {
+    /// True unless the list is empty.
+    pub(super) fn allow_some(&self) -> bool {
+        !matches!(self, Self::Only(patterns) if patterns.is_empty())
+    }
+
     /// Whether this one is among them.
     pub(super) fn allow(&self, name: &str) -> bool {
         let fits = |pattern: &String| match pattern.strip_suffix('*') {

@@ -50,6 +50,24 @@ impl RunAs {
     }
 }
 
+impl RunAs {
+    /// Which clients' jobs run as one and the same OS user, in words; none where each client has its own.
+    pub(super) fn shared(&self) -> Option<String> {
+        match self {
+            Self::CommonName | Self::Uri(_) => None,
+            Self::User(user) => Some(format!("all jobs of its clients run as one OS user, {user:?}")),
+            Self::Names(users) => {
+                let mut by_user = BTreeMap::<_, Vec<_>>::new();
+                for (client, user) in users {
+                    by_user.entry(user).or_default().push(client.as_str());
+                }
+                let (user, clients) = by_user.into_iter().find(|(_, clients)| clients.len() > 1)?;
+                Some(format!("the jobs of {} run as one OS user, {user:?}", clients.join(" and ")))
+            }
+        }
+    }
+}
+
 /// A number would be looked up as one, and 0 is root; who issues certificates does not thereby give out root.
 fn from_certificate(name: &str) -> Result<String, String> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';

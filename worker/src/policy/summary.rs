@@ -7,6 +7,8 @@ use std::path::Path;
 
 use super::Policy;
 use super::action::Verb;
+use super::asked_limits::AskedLimits;
+use super::envelope::Ruled;
 use super::grant::{Grant, Ownership};
 use super::identify::{Fingerprint, Identify};
 use super::role::Role;
@@ -39,6 +41,9 @@ impl Policy {
             for rule in role.envelope.rules() {
                 let _ = writeln!(text, "  {rule}");
             }
+            if let Some(limits) = &role.envelope.limits {
+                let _ = writeln!(text, "  limits: {}", limits.value.explained());
+            }
         }
         text
     }
@@ -66,6 +71,8 @@ impl Policy {
             if !may(Verb::Start) && role.envelope.rules().next().is_some_and(|_| !self.owns_by_os_user()) {
                 warnings.push(format!("{}: its jobs are described, and it may not start any", role.rule));
             }
+            self.warn_of_limits(role, &mut warnings);
+            self.warn_of_shared_users(role, &mut warnings);
             if self.owns_by_os_user() && role.envelope.run_as.is_none() && role.reaches_own() {
                 warnings
                     .push(format!("{}: ownership = \"os_user\" and no run_as: no job is its own", role.rule));
@@ -76,6 +83,44 @@ impl Policy {
 
     fn owns_by_os_user(&self) -> bool {
         self.ownership == Ownership::OsUser
+    }
+
+    fn warn_of_limits(&self, role: &Role, warnings: &mut Vec<String>) {
+        let Some(limits) = &role.envelope.limits else { return };
+        if limits.value == AskedLimits::Ceiling && !role.envelope.has_ceilings() {
+            let words = "there is no ceiling, so no limit may be asked for; limits = \"none\" would say so";
+            warnings.push(format!("{}: {words}", limits.rule));
+        }
+    }
+
+    /// To the kernel, processes of one OS user are each other's. Where a role may do everything to all jobs anyway, that
+    /// breaks no promise.
+    fn warn_of_shared_users(&self, role: &Role, warnings: &mut Vec<String>) {
+        let reach = |verb| role.right(verb).map_or(Grant::None, |right| right.reach);
+        let may_touch_all =
+            [Verb::Stop, Verb::Signal, Verb::Stream].iter().all(|verb| reach(*verb) == Grant::Any);
+        if reach(Verb::Start) == Grant::None || may_touch_all {
+            return;
+        }
+        let shared = match &role.envelope.run_as {
+            // Then whoever shares it owns the jobs.
+            _ if self.owns_by_os_user() => None,
+            None => Some((
+                &role.rule,
+                "all jobs of its clients run as one OS user, the spawner's default".to_owned(),
+            )),
+            Some(Ruled { value, rule }) => value.shared().map(|words| (rule, words)),
+        };
+        let named = role.envelope.users.as_ref().filter(|users| users.value.allow_some());
+        let named = named.map(|users| {
+            (&users.rule, "its clients may name an OS user that others' jobs run as".to_owned())
+        });
+        warnings.extend([shared, named].into_iter().flatten().map(|(rule, words)| {
+            format!(
+                "{rule}: {words}: a job can read and end the other jobs of that user, whatever the policy says; \
+                 run_as = \"common_name\" without users gives each client an OS user of its own"
+            )
+        }));
     }
 
     fn warn_of_members(&self, role: &Role, before: &[Role], warnings: &mut Vec<String>) {

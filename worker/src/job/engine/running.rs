@@ -1,4 +1,5 @@
-//! How many jobs of one owner have not ended, for policies that bound their number (`running`).
+//! How many jobs of one owner have not ended, for policies that bound their number (`running`). An owner is a name here,
+//! whatever the policy calls a client's own: a renewed certificate, or another OS user, is nobody else.
 //!
 //! Counted in the jobs' folders, like everything: after a restart of the worker it is right at once. Two starts at
 //! the same moment can't both take the last place: whoever counts holds the lock, counts those that are about to start
@@ -21,7 +22,8 @@ pub(super) struct Running(Arc<Mutex<Counted>>);
 
 #[derive(Default)]
 struct Counted {
-    starting: HashMap<JobId, Claim>,
+    /// With their owners' names.
+    starting: HashMap<JobId, String>,
     /// Jobs that have ended never run again; but an id can be given anew.
     ended: HashSet<JobId>,
 }
@@ -37,16 +39,16 @@ impl Running {
         &self,
         jobs: &JobsDir,
         id: JobId,
-        claim: &Claim,
+        owner: &str,
         max: &MaxRunning,
     ) -> Result<bool, EngineError> {
         let mut counted = Arc::clone(&self.0).lock_owned().await;
-        let (jobs, claim, max) = (jobs.clone(), claim.clone(), max.jobs.get());
+        let (jobs, owner, max) = (jobs.clone(), owner.to_owned(), max.jobs.get());
         blocking(move || {
-            let running = counted.running(&jobs, id, &claim)?;
+            let running = counted.running(&jobs, id, &owner)?;
             let is_free = running < usize::try_from(max).unwrap_or(usize::MAX);
             if is_free {
-                counted.starting.insert(id, claim);
+                counted.starting.insert(id, owner);
             }
             Ok(is_free)
         })
@@ -59,19 +61,19 @@ impl Running {
 }
 
 impl Counted {
-    /// The jobs of `claim` but `id` that have not ended, or are about to start. Blocks.
-    fn running(&mut self, jobs: &JobsDir, id: JobId, claim: &Claim) -> Result<usize, EngineError> {
+    /// The jobs of `owner` but `id` that have not ended, or are about to start. Blocks.
+    fn running(&mut self, jobs: &JobsDir, id: JobId, owner: &str) -> Result<usize, EngineError> {
         let there: HashSet<_> = jobs.ids()?.into_iter().collect();
         self.ended.retain(|ended| there.contains(ended));
         let mut running: HashSet<_> =
-            self.starting.iter().filter(|(_, of)| *of == claim).map(|(id, _)| *id).collect();
+            self.starting.iter().filter(|(_, of)| *of == owner).map(|(id, _)| *id).collect();
         for other in there {
             let folder = jobs.folder(other);
             if self.ended.contains(&other) {
                 continue;
             }
             if !has_ended(&folder) {
-                running.extend(is_own(&folder, claim).then_some(other));
+                running.extend(belongs_to(&folder, owner).then_some(other));
             } else if !self.starting.contains_key(&other) {
                 self.ended.insert(other);
             }
@@ -86,8 +88,8 @@ fn has_ended(folder: &Folder) -> bool {
     folder.state().is_ok_and(|state| state.as_ref().and_then(State::finished).is_some())
 }
 
-fn is_own(folder: &Folder, claim: &Claim) -> bool {
-    folder.whose().is_ok_and(|whose| whose.is_some_and(|whose| claim.owns(&whose)))
+fn belongs_to(folder: &Folder, owner: &str) -> bool {
+    folder.whose().is_ok_and(|whose| whose.is_some_and(|whose| whose.owner.name == owner))
 }
 
 impl Engine {
@@ -102,7 +104,7 @@ impl Engine {
         let engine = self.clone();
         let start = async move {
             let running = &engine.parts.running;
-            if !running.enter(&engine.parts.jobs, spec.id, &claim, &max).await? {
+            if !running.enter(&engine.parts.jobs, spec.id, &spec.owner.name, &max).await? {
                 return engine.start_without_place(&spec, &claim, max).await;
             }
             let started = engine.start_now(&spec, &claim).await;
@@ -124,7 +126,7 @@ impl Engine {
     ) -> Result<JobView, EngineError> {
         match self.same_job(spec, claim).await {
             Err(EngineError::NotFound { .. }) => {
-                let owner = claim.to_string();
+                let owner = spec.owner.name.clone();
                 Err(EngineError::TooManyRunning { owner, max: max.jobs, rule: max.rule })
             }
             other => other,

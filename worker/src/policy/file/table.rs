@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::policy::action::Verb;
+use crate::policy::asked_limits::AskedLimits;
 use crate::policy::ceiling::{Ceiling, Timeout};
 use crate::policy::command::AllowedCommand;
 use crate::policy::grant::{Grant, Ownership};
@@ -47,6 +48,7 @@ pub(super) struct RoleTable {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct JobsTable {
+    pub(super) limits: Option<Spanned<AskedLimits>>,
     pub(super) cpu: Option<Spanned<Ceiling<CpuLimit>>>,
     pub(super) cpu_weight: Option<Spanned<Ceiling<CpuWeight>>>,
     pub(super) memory: Option<Spanned<Ceiling<MemorySize>>>,

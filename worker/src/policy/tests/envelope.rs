@@ -47,6 +47,89 @@ fn above_a_ceiling_is_refused_with_the_value_and_the_ceiling() {
     }
 }
 
+/// Every limit that can be asked for, below the ceilings of [`CEILINGS`].
+const ASKED: [(&str, fn(&mut JobRequest)); 9] = [
+    ("spec.limits.cpu", |job| job.limits.cpu = some("0.1")),
+    ("spec.limits.cpu_weight", |job| job.limits.cpu_weight = some("2")),
+    ("spec.limits.memory", |job| job.limits.memory = some("2MiB")),
+    ("spec.limits.memory_high", |job| job.limits.memory_high = some("1MiB")),
+    ("spec.limits.swap", |job| job.limits.swap = some("0")),
+    ("spec.limits.pids", |job| job.limits.pids = some("2")),
+    ("spec.limits.io", |job| job.limits.io = vec!["/:1M".parse().unwrap()]),
+    ("spec.timeout_msec", |job| job.timeout_msec = some("1000")),
+    ("spec.output_limit", |job| job.output_limit = some("1MiB")),
+];
+
+/// In the order of [`ASKED`].
+const CEILINGS: [&str; 9] = [
+    "cpu = { max = 1, default = 0.5 }",
+    "cpu_weight = 50",
+    "memory = { max = \"1GiB\", default = \"1MiB\" }",
+    "memory_high = \"512MiB\"",
+    "swap = 0",
+    "pids = 64",
+    "io = [\"/:5M\"]",
+    "timeout = \"1h\"",
+    "output = \"2MiB\"",
+];
+
+#[test]
+fn limits_none_forbids_to_ask_and_sets_the_same() {
+    let plain = CEILINGS.join("\n");
+    for jobs in [String::new(), plain.clone()] {
+        let none = format!("limits = \"none\"\n{jobs}");
+        for (field, ask) in ASKED {
+            let (words, rule) = under(&none, ask).expect_err(field);
+            assert_eq!(words, format!("{field}: this role may not ask for limits (role \"user\")"));
+            assert_eq!(rule, "p.toml:4: roles.user.jobs.limits = \"none\"");
+        }
+        assert_eq!(under(&none, |_| {}), under(&jobs, |_| {}), "what is not asked for is set as ever");
+    }
+}
+
+#[test]
+fn limits_ceiling_lets_ask_for_what_has_a_ceiling() {
+    let words_of = |field| {
+        format!("{field}: this role may ask for a limit only where the policy has a ceiling (role \"user\")")
+    };
+    for (at, (field, ask)) in ASKED.into_iter().enumerate() {
+        let with = |ceilings: &str| under(&format!("limits = \"ceiling\"\n{ceilings}"), ask);
+        assert_eq!(with(CEILINGS[at]), under(CEILINGS[at], ask), "{field} has one");
+        assert_eq!(with(&CEILINGS.join("\n")), under(&CEILINGS.join("\n"), ask));
+        let mut others = CEILINGS.to_vec();
+        others.remove(at);
+        // With memory's ceiling goes that of swap, which is 0.
+        if field != "spec.limits.swap" {
+            let (words, rule) = with(&others.join("\n")).expect_err(field);
+            assert_eq!(
+                (words, rule.as_str()),
+                (words_of(field), "p.toml:4: roles.user.jobs.limits = \"ceiling\"")
+            );
+        }
+    }
+    let ceiling =
+        |jobs: &str, edit: fn(&mut JobRequest)| under(&format!("limits = \"ceiling\"\n{jobs}"), edit);
+    let swap = |job: &mut JobRequest| job.limits.swap = some("0");
+    assert_eq!(ceiling("pids = 9", swap).unwrap_err().0, words_of("spec.limits.swap"));
+    assert!(ceiling("memory = \"1M\"", swap).is_ok());
+    let above = ceiling("memory = \"1M\"", |job| job.limits.memory = some("2M")).unwrap_err();
+    assert!(
+        above.0.contains("2MB is above the ceiling of 1MB") && above.1.contains("memory = "),
+        "{above:?}"
+    );
+    let elsewhere = ceiling("io = [\"/:5M\"]", |job| job.limits.io = vec!["/data:1M".parse().unwrap()]);
+    assert_eq!(elsewhere.unwrap_err().0, words_of("spec.limits.io"), "another disk");
+}
+
+#[test]
+fn limits_any_is_as_if_nothing_were_said() {
+    for jobs in [String::new(), CEILINGS.join("\n")] {
+        for (field, ask) in ASKED {
+            assert_eq!(under(&format!("limits = \"any\"\n{jobs}"), ask), under(&jobs, ask), "{field}");
+        }
+    }
+}
+
 #[test]
 fn what_is_not_asked_for_is_set() {
     let all = "cpu = { max = 2, default = 0.5 }\ncpu_weight = 50\nmemory = \"1GiB\"\nmemory_high = \"512MiB\"\n\

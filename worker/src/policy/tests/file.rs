@@ -54,7 +54,9 @@ fn what_is_wrong_is_named_with_its_line() {
         ("[roles.user.jobs]\nenv = [\"A*B\"]", &["p.toml:2:", "maybe with a * at its end"]),
         ("[roles.user.jobs]\nrun_as = \"alice\"", &["p.toml:2:", "`alice`", "`common_name`"]),
         ("[roles.user.jobs]\ncommands = [\"make\"]", &["p.toml:2:", "a path from the root"]),
-        ("[roles.user.jobs]\nlimits = 1", &["p.toml:2:", "unknown field `limits`", "`memory`"]),
+        ("[roles.user.jobs]\nlimit = 1", &["p.toml:2:", "unknown field `limit`", "`limits`", "`memory`"]),
+        ("[roles.user.jobs]\nlimits = \"some\"", &["p.toml:2: `limits = \"some\"`", "`some`", "`ceiling`"]),
+        ("[roles.user.jobs]\nlimits = 1", &["p.toml:2:", "limits = 1"]),
     ] {
         let error = words(text);
         assert!(parts.iter().all(|part| error.contains(part)), "{text:?}: {error}");
@@ -103,10 +105,86 @@ fn the_shipped_policies_are_right() {
     for (name, text) in SHIPPED {
         let policy = Policy::parse(name, text).unwrap_or_else(|error| panic!("{error}"));
         let warnings = policy.warnings();
-        let lists_to_fill_in = if name == "fingerprint" { 2 } else { 0 };
-        assert_eq!(warnings.len(), lists_to_fill_in, "{name}: {warnings:#?}");
+        let (count, words) = match name {
+            "fingerprint" => (2, "its list is empty"),
+            "owner" => (2, "run as one OS user"),
+            "isolated" | "ceilings" => (1, "run as one OS user"),
+            _ => (0, ""),
+        };
+        assert_eq!(warnings.len(), count, "{name}: {warnings:#?}");
+        assert!(warnings.iter().all(|warning| warning.contains(words)), "{name}: {warnings:#?}");
         assert!(policy.summary().contains("role "), "{}", policy.summary());
     }
+}
+
+/// Where the policy keeps jobs apart and the kernel does not.
+#[test]
+fn clients_whose_jobs_share_an_os_user_are_warned_of() {
+    let warnings = |head: &str, rights: &str, jobs: &str| {
+        policy(&format!("{head}\n[roles.a]\n{rights}\n[roles.a.jobs]\n{jobs}")).warnings()
+    };
+    for (rights, jobs, part) in [
+        (
+            "all = \"own\"",
+            "",
+            "p.toml:2: [roles.a]: all jobs of its clients run as one OS user, the spawner's default:",
+        ),
+        ("all = \"any\"\nstart = \"own\"\nstream = \"none\"", "", "[roles.a]: all jobs of its clients"),
+        (
+            "all = \"own\"",
+            "run_as = { user = \"build\" }",
+            "p.toml:5: roles.a.jobs.run_as = { user = \"build\" }: all jobs of its clients run as one OS user, \"build\":",
+        ),
+        (
+            "all = \"own\"",
+            "run_as = { names = { ann = \"x\", bob = \"y\", eve = \"x\" } }",
+            "the jobs of ann and eve run as one OS user, \"x\":",
+        ),
+        (
+            "all = \"own\"",
+            "run_as = \"common_name\"\nusers = [\"build\"]",
+            "roles.a.jobs.users = [\"build\"]: its clients may name",
+        ),
+    ] {
+        let told = warnings("", rights, jobs);
+        assert!(
+            told.len() == 1 && told[0].contains(part) && told[0].contains("common_name"),
+            "{jobs}: {told:#?}"
+        );
+    }
+    for (head, rights, jobs) in [
+        ("", "all = \"any\"", ""),
+        ("", "all = \"any\"", "users = \"any\""),
+        ("", "stop = \"own\"", ""),
+        ("", "all = \"own\"", "run_as = \"common_name\""),
+        ("", "all = \"own\"", "run_as = { uri = \"spiffe://x/\" }\nusers = []"),
+        ("", "all = \"own\"", "run_as = { names = { ann = \"x\", bob = \"y\" } }"),
+        ("ownership = \"os_user\"", "all = \"own\"", "run_as = { user = \"build\" }"),
+    ] {
+        assert_eq!(warnings(head, rights, jobs), [""; 0], "{rights} {jobs}");
+    }
+}
+
+#[test]
+fn which_limits_may_be_asked_for_is_explained() {
+    let with = |jobs: &str| policy(&format!("[roles.a]\nall = \"any\"\n[roles.a.jobs]\n{jobs}"));
+    for (limits, words) in [
+        ("none", "  limits: its clients may not ask for limits; jobs get the defaults"),
+        (
+            "ceiling",
+            "  limits: its clients may ask for limits that have a ceiling, up to it, and for no others",
+        ),
+        ("any", "  limits: its clients may ask for any limit"),
+    ] {
+        let policy = with(&format!("limits = {limits:?}\npids = 9"));
+        let summary = policy.summary();
+        let rule = format!("  p.toml:4: roles.a.jobs.limits = {limits:?}\n");
+        assert!(summary.contains(&rule) && summary.contains(words), "{summary}");
+        assert_eq!(policy.warnings(), [""; 0]);
+    }
+    let warnings = with("limits = \"ceiling\"").warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("p.toml:4: roles.a.jobs.limits"), "{warnings:?}");
+    assert!(warnings[0].contains("there is no ceiling"), "{warnings:?}");
 }
 
 #[test]
