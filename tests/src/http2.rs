@@ -25,6 +25,8 @@ pub mod kind {
     pub const DATA: u8 = 0;
     /// A request's headers.
     pub const HEADERS: u8 = 1;
+    /// Which stream comes before which.
+    pub const PRIORITY: u8 = 2;
     /// The end of a stream before its time.
     pub const RST_STREAM: u8 = 3;
     /// What a side wants of the other.
@@ -41,6 +43,8 @@ pub mod kind {
 
 /// The flag of the last frame of a stream's side.
 pub const END_STREAM: u8 = 1;
+/// The flag of an answer to a PING or to SETTINGS.
+pub const ACK: u8 = 1;
 /// The flag of headers that are whole.
 pub const END_HEADERS: u8 = 4;
 
@@ -118,6 +122,35 @@ impl Http2 {
                 Err(_) => return false,
             }
         }
+    }
+
+    /// Sends a frame again and again, up to so many times, and reads whatever comes meanwhile. How often it was sent when
+    /// the peer had enough; `None` if it never had.
+    ///
+    /// # Panics
+    /// When the peer takes no more and does not end the connection.
+    pub async fn flood(self, frame: &[u8], times: usize) -> Option<usize> {
+        const BATCH: usize = 50;
+        let (mut reader, mut writer) = tokio::io::split(self.stream);
+        let read = tokio::spawn(async move {
+            let mut buffer = [0; 16 << 10];
+            while reader.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+        });
+        let frames = frame.repeat(BATCH);
+        let flooding = async {
+            for batch in 0..times / BATCH {
+                let sent = async {
+                    writer.write_all(&frames).await?;
+                    writer.flush().await
+                };
+                if sent.await.is_err() {
+                    return Some(batch * BATCH);
+                }
+            }
+            // The last may have been too many.
+            timeout(STALLED, read).await.is_ok().then_some(times)
+        };
+        timeout(PATIENCE, flooding).await.expect("the worker reads on, or ends the connection")
     }
 
     /// Reads to the end of the connection.

@@ -16,6 +16,7 @@ pub mod pki;
 pub mod policy;
 pub mod prometheus;
 pub mod proxy;
+pub mod raw;
 pub mod sbom;
 pub mod scale;
 pub mod scratch;

@@ -7,6 +7,9 @@ use std::net::TcpStream;
 use crate::Worker;
 use crate::wait::{PATIENCE, until};
 
+/// The media type of OpenMetrics, for an `Accept` header.
+pub const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
+
 /// What an HTTP server answered.
 #[derive(Debug)]
 pub struct Answer {
@@ -23,9 +26,19 @@ pub struct Answer {
 /// # Panics
 /// When the server can't be reached, or does not answer with HTTP.
 pub fn http(address: &str, method: &str, path: &str) -> Answer {
+    http_with(address, method, path, &[])
+}
+
+/// As [`http`], with more headers.
+///
+/// # Panics
+/// When the server can't be reached, or does not answer with HTTP.
+pub fn http_with(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut tcp = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    write!(tcp, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("sent");
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    write!(tcp, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n")
+        .expect("sent");
     let mut text = String::new();
     tcp.read_to_string(&mut text).expect("an answer to the end");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {text}"));
@@ -66,7 +79,7 @@ pub fn address(worker: &Worker) -> String {
 /// # Panics
 /// When they can't be had, or are not whole.
 pub fn samples(address: &str) -> BTreeMap<String, f64> {
-    let answer = http(address, "GET", "/metrics");
+    let answer = http_with(address, "GET", "/metrics", &[("Accept", OPEN_METRICS)]);
     assert_eq!(answer.status, 200, "{answer:#?}");
     assert!(answer.body.ends_with("# EOF\n"), "{answer:#?}");
     let lines = answer.body.lines().filter(|line| !line.starts_with('#'));

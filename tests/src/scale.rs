@@ -7,7 +7,7 @@
 //! ```
 
 pub mod figures;
-mod folders;
+pub mod folders;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@ mod builder;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use std::{env, thread};
 
@@ -31,7 +31,30 @@ pub struct Worker {
     own_cgroup: bool,
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
+    is_unread: Arc<Unread>,
     spawner: Option<u32>,
+}
+
+/// Whether the worker's stderr is left unread.
+#[derive(Default)]
+struct Unread {
+    is_so: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Unread {
+    fn set(&self, is_so: bool) {
+        *self.is_so.lock().expect("no holder panics") = is_so;
+        self.changed.notify_all();
+    }
+
+    /// Returns as soon as it is not.
+    fn wait(&self) {
+        let mut is_so = self.is_so.lock().expect("no holder panics");
+        while *is_so {
+            is_so = self.changed.wait(is_so).expect("no holder panics");
+        }
+    }
 }
 
 impl Worker {
@@ -115,24 +138,40 @@ impl Worker {
         self.log.lock().expect("no writer panics").clone()
     }
 
-    /// The audit lines of decisions in the log so far.
+    /// Reads no more of its stderr, and its spawner's and its shims'; the pipe stays open.
+    pub fn stop_reading_log(&self) {
+        self.is_unread.set(true);
+    }
+
+    /// Goes on reading.
+    pub fn read_log_again(&self) {
+        self.is_unread.set(false);
+    }
+
+    /// The audit lines of decisions in the log so far: on calls, on connections and on removals that nobody asked for.
     pub fn audit(&self) -> Vec<serde_json::Value> {
-        self.audit_lines("decision")
+        self.audit_lines(&["decision", "connection", "removal"])
+    }
+
+    /// The audit lines of one event in the log so far.
+    pub fn audit_of(&self, event: &str) -> Vec<serde_json::Value> {
+        self.audit_lines(&[event])
     }
 
     /// The audit lines of jobs' ends in the log so far.
     pub fn ends(&self) -> Vec<serde_json::Value> {
-        self.audit_lines("job_end")
+        self.audit_lines(&["job_end"])
     }
 
     /// The audit lines of certificates that were issued, in the log so far.
     pub fn certificates_issued(&self) -> Vec<serde_json::Value> {
-        self.audit_lines("certificate_issued")
+        self.audit_lines(&["certificate_issued"])
     }
 
-    fn audit_lines(&self, message: &str) -> Vec<serde_json::Value> {
+    fn audit_lines(&self, events: &[&str]) -> Vec<serde_json::Value> {
         let parsed = self.log().into_iter().filter_map(|line| serde_json::from_str(&line).ok());
-        let is_one = |line: &serde_json::Value| line["target"] == "audit" && line["message"] == message;
+        let is_event = |message: &serde_json::Value| events.iter().any(|event| *message == *event);
+        let is_one = |line: &serde_json::Value| line["target"] == "audit" && is_event(&line["message"]);
         parsed.filter(is_one).collect()
     }
 
@@ -168,6 +207,7 @@ impl Worker {
 impl Drop for Worker {
     /// The jobs by their shims, the worker, then the spawner: nothing outlives its test.
     fn drop(&mut self) {
+        self.read_log_again();
         // A worker that follows on this one's state folder has the jobs now.
         let last = Arc::strong_count(&self.state) == 1;
         let _ = self.process.kill();

@@ -29,6 +29,7 @@ pub mod config;
 pub mod doctor;
 pub mod identity;
 pub mod job;
+pub mod log;
 pub mod metrics;
 pub mod notify;
 pub mod output;

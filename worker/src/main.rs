@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use jobworker::config::{self, log};
+use jobworker::log::Writing;
 use jobworker::policy::command_line as policy;
 use jobworker::{certs_status, doctor, serve, spawner};
 use jobworker_certs::printable;
@@ -46,15 +47,17 @@ fn main() -> ExitCode {
         Some(folder) => docs::write(&folder, Cli::command()).map(|()| ExitCode::SUCCESS),
         None => execute(Cli::parse_from(with_default_command(std::env::args_os())).command),
     };
-    match result {
+    let code = match result {
         Ok(code) => code,
         Err(error) => {
             let words = format!("{error:#}");
             let lines: Vec<_> = words.lines().map(printable).collect();
-            eprintln!("jobworker: {}", lines.join("\n"));
+            jobworker::log::say(&format!("jobworker: {}", lines.join("\n")));
             ExitCode::FAILURE
         }
-    }
+    };
+    jobworker::log::close();
+    code
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
@@ -62,7 +65,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => serve::run(*options)?,
         // Single-threaded, because it forks: no runtime may have been built.
         Command::Spawner { args, log } => {
-            log::init(log);
+            log::init(log, Writing::Unthreaded)?;
             spawner::run(&args)?;
         }
         Command::Certs(command) => return certs_status::run(command),

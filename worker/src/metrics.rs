@@ -1,5 +1,5 @@
-//! Metrics: what an operator watches, counted where it happens and told over HTTP as OpenMetrics text, which
-//! Prometheus reads (`--metrics-listen`).
+//! Metrics: what an operator watches, counted where it happens and told over HTTP as Prometheus's text or as OpenMetrics
+//! (`--metrics-listen`).
 //!
 //! ```text
 //!  door: connections, refusals ───┐
@@ -17,6 +17,7 @@
 pub mod certificates;
 pub mod collect;
 pub mod endpoint;
+mod format;
 pub mod jobs;
 mod labels;
 pub mod listen;
@@ -132,6 +133,7 @@ impl Metrics {
         let help = "1 where the files can't be used as they are now, and those read before are in force";
         ours.register("reload_failed", help, self.reload_failed.clone());
         ours.register_collector(Box::new(collect::Audit));
+        ours.register_collector(Box::new(collect::Log));
         ours.register_collector(Box::new(jobs));
         ours.register_collector(Box::new(certificates));
         self.begin_at_zero();

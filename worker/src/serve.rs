@@ -3,6 +3,8 @@
 //! Going down (SIGTERM, SIGINT) the listener is closed, followers and waiters are told that the worker goes and their
 //! job stays, short calls finish, and within [`DRAIN_TIMEOUT`] the process ends. A second signal ends it at once.
 
+mod connections;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -26,6 +27,7 @@ use crate::job::engine::{Engine, blocking};
 use crate::job::folder::JobsDir;
 use crate::job::spec::FORMAT_VERSION;
 use crate::job::trusted_dir::TrustedDir;
+use crate::log::Writing;
 use crate::metrics::certificates::Certificates;
 use crate::metrics::jobs::Jobs;
 use crate::metrics::listen::LoopbackAddress;
@@ -43,29 +45,13 @@ use crate::tls;
 /// How long calls may take to finish once the worker goes down.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A stream's flow-control window, in bytes. Only requests flow this way, most of them small; what a window lets in may
-/// lie in memory until somebody reads it.
-const STREAM_WINDOW_BYTES: u32 = 512 << 10;
-/// A connection's window, over all its streams.
-const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// The largest HTTP/2 frame that is taken, which lies in memory until it is whole: the least that HTTP/2 allows. The
-/// client's own setting says how large those may be that it gets.
-const FRAME_BYTES: u32 = 16 << 10;
-/// The longest headers of a request.
-const HEADER_LIST_BYTES: u32 = 16 << 10;
-/// Streams that a client may make us reset by its mistakes, until its connection is ended (CVE-2025-8671). tonic sets
-/// no bound where it is given none.
-const MISTAKES: usize = 128;
-/// Streams that a client may reset before they were looked at, until its connection is ended (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When the configuration, a file, the address or the spawner is not to be had.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let config = Config::load(options)?;
-    log::init(config.log);
+    log::init(config.log, Writing::Threaded).context("can't start the log's thread")?;
     // Only the first provider is installed; whoever was faster installed the same library.
     let _ = tls::provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -163,37 +149,31 @@ async fn engine(
 /// Serves `incoming` until `shutdown`, then ends as this module says. The engine has to be told of `shutdown`, too.
 ///
 /// # Errors
-/// When the server breaks.
+/// When the descriptors of the services are not right.
 pub async fn serve(
     incoming: impl Stream<Item = Result<tls::Connection, Infallible>>,
     service: Service,
     config: &Config,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let routes = Routes::new(config.max_request_bytes_per_client, service.metrics().clone());
-    let api = JobWorkerServer::new(service).max_decoding_message_size(config.max_request_bytes);
+    let max_bytes = config.max_request_bytes;
+    let routes = Routes::new(max_bytes, config.max_request_bytes_per_client, service.metrics().clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobWorkerServer<Service>>().await;
+    // Each names all that there is, whichever of its versions a client asks.
     let (reflection, old_reflection) = (reflection().build_v1()?, self::reflection().build_v1alpha()?);
-    let routes = routes.with(api).with(health_service).with(reflection).with(old_reflection);
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
-        .http2_max_local_error_reset_streams(Some(MISTAKES))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .max_concurrent_streams(config.max_calls_per_connection)
-        .serve_with_incoming_shutdown(routes, incoming, shutdown.clone().cancelled_owned());
-    drain(Box::pin(server), health, shutdown).await
+    let routes = routes
+        .with(JobWorkerServer::new(service).max_decoding_message_size(max_bytes))
+        .with(health_service.max_decoding_message_size(max_bytes))
+        .with(reflection.max_decoding_message_size(max_bytes))
+        .with(old_reflection.max_decoding_message_size(max_bytes));
+    let server = connections::serve(incoming, routes, config.max_calls_per_connection, shutdown.clone());
+    drain(Box::pin(server), health, shutdown).await;
+    Ok(())
 }
 
 /// Runs the server, and once the worker goes down waits only so long.
-async fn drain(
-    server: impl Future<Output = Result<(), tonic::transport::Error>>,
-    mut health: HealthReporter,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+async fn drain(server: impl Future<Output = ()>, mut health: HealthReporter, shutdown: CancellationToken) {
     let deadline = async {
         shutdown.cancelled().await;
         tracing::info!("going down; jobs live on");
@@ -206,10 +186,9 @@ async fn drain(
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        served = server => served.context("can't serve"),
+        () = server => {}
         () = deadline => {
             tracing::warn!("some calls did not finish within {} s", DRAIN_TIMEOUT.as_secs());
-            Ok(())
         }
     }
 }
@@ -228,6 +207,10 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+        // Registered above, both of them; again it would be named twice.
+        .include_reflection_service(false)
 }
 
 async fn cancel_on_signal(mut terminate: Signal, mut interrupt: Signal, shutdown: CancellationToken) {
@@ -242,5 +225,6 @@ async fn cancel_on_signal(mut terminate: Signal, mut interrupt: Signal, shutdown
     next().await;
     tracing::warn!("a second signal: ending at once");
     audit::close();
+    crate::log::close();
     std::process::exit(1);
 }

@@ -5,10 +5,12 @@
 
 mod asked;
 mod authorize;
+mod deadline;
 mod delivery;
 mod followers;
 mod framing;
 mod lasting;
+mod messages;
 mod reply;
 pub mod request;
 mod requests;
@@ -30,8 +32,9 @@ pub use self::status::InvalidField;
 
 use self::authorize::while_allowed;
 use self::followers::{Followers, Seat};
+use self::routes::Seen;
 use crate::audit::{self, Asked};
-use crate::job::engine::{Engine, Event, Follower, Stopped};
+use crate::job::engine::{Engine, Event, Follower, From, Stopped};
 use crate::metrics::{Following, Metrics};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
@@ -231,10 +234,11 @@ impl JobWorker for Service {
 
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {
         let (peer, v1::StreamRequest { job, only, from, no_follow, starting }) = open(request)?;
-        let mut kind = None;
+        let (mut kind, mut beginning) = (None, From::Start);
         let asking = self.ask(&peer, asked::about(&job))?;
         let parse = async {
             kind = request::only(only)?;
+            beginning = request::beginning(from)?;
             if starting {
                 self.engine.begun(&job).await;
             }
@@ -243,7 +247,7 @@ impl JobWorker for Service {
         let permit = asking.authorize(parse).await?;
         let seat = self.followers.enter(&peer.identity.name, Following::Stream)?;
         let (standing, claim) = (asking.standing(permit.action().job), asking.claim());
-        let follower = self.engine.stream(permit, request::beginning(from), kind, !no_follow).await?;
+        let follower = self.engine.stream(permit, beginning, kind, !no_follow).await?;
         let begins_at = follower.begins_at();
         let mut response = delivery::response(while_allowed(self.messages(follower, seat, claim), standing));
         if let Some(offset) = begins_at {
@@ -255,6 +259,9 @@ impl JobWorker for Service {
 
 /// Takes a request apart: who sent it, and what it says.
 fn open<T>(request: Request<T>) -> Result<(Peer, T), Status> {
+    if let Some(seen) = request.extensions().get::<Seen>() {
+        seen.set();
+    }
     let peer = request.extensions().get::<Peer>().cloned();
     let peer = peer.ok_or_else(|| Status::internal("the connection carries no client identity"))?;
     Ok((peer, request.into_inner()))

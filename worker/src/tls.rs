@@ -17,6 +17,7 @@ mod connection;
 mod cut;
 mod ended;
 mod expiry;
+mod frames;
 pub mod live;
 mod presented;
 mod refusal;

@@ -11,7 +11,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Copies an ended job's folder so many times, beside it. Each copy was asked for a microsecond after the one before.
-pub(super) fn copies(model: &Path, count: usize) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the model is none, or the disk says no.
+pub fn copies(model: &Path, count: usize) -> anyhow::Result<()> {
     let text = fs::read(model.join("spec.json")).context("read the model's spec.json")?;
     let mut spec: Value = serde_json::from_slice(&text)?;
     let created = spec["created_unix_usec"].as_u64().context("the model has a time")?;

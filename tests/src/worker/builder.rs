@@ -10,7 +10,7 @@ use std::thread;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
-use super::{Worker, clean};
+use super::{Unread, Worker, clean};
 use crate::binaries::binary;
 use crate::pki::Pki;
 use crate::scratch;
@@ -114,9 +114,11 @@ impl Builder {
             std::os::unix::process::CommandExt::gid(&mut command, uid);
         }
         let mut process = command.spawn().expect("jobworker can be executed");
-        let log = gather(process.stderr.take().expect("a pipe"));
+        let is_unread = Arc::default();
+        let log = gather(process.stderr.take().expect("a pipe"), &is_unread);
         let address = String::new();
-        let mut worker = Worker { pki, address, state, cgroup, own_cgroup, process, log, spawner: None };
+        let mut worker =
+            Worker { pki, address, state, cgroup, own_cgroup, process, log, is_unread, spawner: None };
         worker.address = until("the worker listens", || {
             assert!(worker.is_running(), "the worker ended: {:#?}", worker.log());
             worker.log().iter().find_map(|line| listening(line))
@@ -149,13 +151,14 @@ fn command(pki: &Pki, state: &Path, cgroup: Option<&Path>) -> Command {
     command
 }
 
-/// The lines that come from a pipe, as they come.
-fn gather(pipe: ChildStderr) -> Arc<Mutex<Vec<String>>> {
+/// The lines that come from a pipe, as they come, but while it is to be left unread.
+fn gather(pipe: ChildStderr, is_unread: &Arc<Unread>) -> Arc<Mutex<Vec<String>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
-    let lines = Arc::clone(&log);
+    let (lines, is_unread) = (Arc::clone(&log), Arc::clone(is_unread));
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             lines.lock().expect("no reader panics").push(line);
+            is_unread.wait();
         }
     });
     log

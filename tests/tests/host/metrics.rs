@@ -91,7 +91,7 @@ fn nothing_but_metrics_is_there() {
     let at = address(&worker);
     let answer = http(&at, "GET", "/metrics");
     assert_eq!(answer.status, 200);
-    assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer:#?}");
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{answer:#?}");
     assert_eq!(http(&at, "HEAD", "/metrics").body, "");
     for (method, path, status) in
         [("GET", "/", 404), ("GET", "/../etc/passwd", 404), ("POST", "/metrics", 405)]

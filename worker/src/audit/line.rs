@@ -142,7 +142,7 @@ impl Event {
             Self::Decision(decided) => decided.log(),
             Self::Connection(refused) => refused.log(),
             Self::Removal(Removed { decision, rule, by, action, job }) => {
-                tracing::info!(target: TARGET, decision, rule, by, action, job, "decision");
+                tracing::info!(target: TARGET, decision, rule, by, action, job, "removal");
             }
             Self::JobEnd(ended) => ended.log(),
             Self::CertificateIssued(issued) => issued.log(),
@@ -209,6 +209,8 @@ impl Refused {
     fn log(&self) {
         tracing::info!(
             target: TARGET,
+            // Not among the spans of the connection: they say the same.
+            parent: None,
             decision = self.decision,
             reason = self.reason,
             client = self.client,
@@ -221,7 +223,7 @@ impl Refused {
             claimed_fingerprint = self.claimed_fingerprint,
             peer = self.peer,
             action = self.action,
-            "decision"
+            "connection"
         );
     }
 }

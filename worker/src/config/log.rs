@@ -14,6 +14,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::audit;
+use crate::log::limit::Limited;
+use crate::log::{self, Writing};
 
 /// How the log is written.
 #[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +100,10 @@ impl<W: Write> Write for Escaped<W> {
 }
 
 /// Begins to log. Once per process.
-pub fn init(settings: Settings) {
+///
+/// # Errors
+/// When there is no thread to be had for it.
+pub fn init(settings: Settings, writing: Writing) -> io::Result<()> {
     let level = LevelFilter::from(settings.level);
     // Of the libraries below, only what an operator has to know.
     let filter = Targets::new()
@@ -109,12 +114,19 @@ pub fn init(settings: Settings) {
         Format::Text => visible,
         Format::Json => visible_json,
     };
-    let layer = fmt::layer().with_writer(move || Escaped { writer: io::stderr(), escape });
+    let lines = log::begin(writing, settings.format)?;
+    let layer = fmt::layer().with_writer(move || Escaped { writer: lines, escape });
     let layer = match settings.format {
         Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
-    registry().with(layer.with_filter(filter)).init();
+    registry().with(layer.with_filter(Limited::new(filter))).init();
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        tracing::error!(thread = name, "{panic}");
+    }));
+    Ok(())
 }
 
 #[cfg(test)]

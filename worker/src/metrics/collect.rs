@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::audit;
+use crate::{audit, log};
 
 /// This process, under the names that Prometheus gives to what all programs have:
 /// <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
@@ -51,6 +51,22 @@ impl Collector for Process {
             one(&mut encoder, "process_open_fds", "Open file descriptors", &ConstGauge::new(open))?;
         }
         Ok(())
+    }
+}
+
+/// What the log could not take.
+#[derive(Debug)]
+pub struct Log;
+
+impl Collector for Log {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let lines = ConstCounter::new(log::lines_dropped());
+        one(
+            &mut encoder,
+            "log_lines_dropped",
+            "Lines of the log that stderr did not take, and that are lost",
+            &lines,
+        )
     }
 }
 

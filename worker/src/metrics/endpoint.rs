@@ -19,10 +19,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::format::Format;
 use crate::job::engine::blocking;
-
-/// What prometheus-client writes: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Requests at a time; others wait to be accepted.
 const REQUESTS: usize = 4;
@@ -75,7 +73,9 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let get = [Method::GET, Method::HEAD];
     let mut response = match request.uri().path() {
-        "/metrics" if get.contains(request.method()) => return Ok(metrics(registry).await),
+        "/metrics" if get.contains(request.method()) => {
+            return Ok(metrics(registry, Format::asked_for(request.headers())).await);
+        }
         "/metrics" => plain(StatusCode::METHOD_NOT_ALLOWED, "GET it\n"),
         _ => plain(StatusCode::NOT_FOUND, "only /metrics is here\n"),
     };
@@ -85,14 +85,14 @@ async fn answer(
     Ok(response)
 }
 
-async fn metrics(registry: Arc<Registry>) -> Response<Full<Bytes>> {
+async fn metrics(registry: Arc<Registry>, format: Format) -> Response<Full<Bytes>> {
     // Jobs' folders and groups may be read for it.
     let text = blocking(move || {
         let mut text = String::new();
-        encode(&mut text, &registry).map(|()| text)
+        encode(&mut text, &registry).map(|()| format.of(text))
     });
     match text.await {
-        Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
+        Ok(text) => response(StatusCode::OK, format.content_type(), text),
         Err(error) => {
             tracing::error!(%error, "the metrics can't be written");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n")

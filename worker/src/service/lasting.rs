@@ -1,4 +1,4 @@
-//! An answer that lasts, of whichever service: it ends when its client's certificate does.
+//! An answer that lasts, of whichever service: it ends when its client's certificate does, or at the call's deadline.
 //!
 //! What of ours lasts has a `Standing`, which says so first and with more words; this is for the services beside it, health
 //! and reflection, which know nothing of clients.
@@ -8,27 +8,38 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture, Either};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
 use super::authorize::audit_cut;
+use super::deadline::Deadline;
 use super::status::CallError;
 use crate::audit::Asked;
 use crate::tls::Peer;
 
-/// `body`, or so much of it as comes before its client is cut off.
-pub(super) fn until_cut(body: Body, peer: &Peer, path: &str) -> Body {
+/// `body`, or so much of it as comes before its client is cut off or the deadline has passed.
+pub(super) fn until_cut(body: Body, peer: &Peer, path: &str, deadline: Option<Deadline>) -> Body {
     if http_body::Body::is_end_stream(&body) {
         return body;
     }
     let (peer, action) = (peer.clone(), path.to_owned());
-    let lost = async move {
+    let cut_off = async move {
         let cut = peer.chain.lost().await;
         audit_cut(&peer, &Asked { action, ..Asked::default() }, &cut);
-        CallError::from(cut).into()
+        CallError::from(cut)
+    };
+    let lost = async move {
+        let passed = match deadline {
+            Some(deadline) => Either::Left(deadline.passed()),
+            None => Either::Right(future::pending()),
+        };
+        tokio::select! {
+            error = cut_off => error.into(),
+            error = passed => error.into(),
+        }
     };
     Body::new(Lasting { body, lost: Some(lost.boxed()) })
 }

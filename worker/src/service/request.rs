@@ -8,7 +8,7 @@ use jobworker_limits::{HostSize, Limits, ParseError, SignalNumber};
 use jobworker_proto::v1;
 use jobworker_proto::v1::stream_request::From as WireFrom;
 
-use super::status::InvalidField;
+use super::status::{CallError, InvalidField};
 use crate::audit::shorten;
 use crate::job::engine::{From as Beginning, Page};
 use crate::job::spec::is_variable;
@@ -113,13 +113,20 @@ pub(super) fn page(list: &v1::ListRequest) -> Result<Page> {
     Ok(Page { after, size })
 }
 
+/// The highest offset that a file can have, and so a job's output.
+const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
+
 /// Where to begin to read.
-pub fn beginning(from: Option<WireFrom>) -> Beginning {
+///
+/// # Errors
+/// When no output can ever reach there.
+pub(super) fn beginning(from: Option<WireFrom>) -> std::result::Result<Beginning, CallError> {
     match from {
-        None => Beginning::Start,
-        Some(WireFrom::Offset(offset)) => Beginning::Offset(offset),
-        Some(WireFrom::TailLines(lines)) => Beginning::TailLines(lines),
-        Some(WireFrom::SinceUnixUsec(unix_usec)) => Beginning::Since { unix_usec },
+        None => Ok(Beginning::Start),
+        Some(WireFrom::Offset(offset)) if offset > MAX_OFFSET => Err(CallError::Offset { offset }),
+        Some(WireFrom::Offset(offset)) => Ok(Beginning::Offset(offset)),
+        Some(WireFrom::TailLines(lines)) => Ok(Beginning::TailLines(lines)),
+        Some(WireFrom::SinceUnixUsec(unix_usec)) => Ok(Beginning::Since { unix_usec }),
     }
 }
 

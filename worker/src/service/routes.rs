@@ -1,14 +1,16 @@
 //! The port's services behind one gate: each request, whichever service it is for, comes from a client whose
 //! certificate is still valid, and counts for it as long as it is underway. A connection outlives its certificate; the
-//! calls on it must not, and neither must an answer that lasts. What tonic refuses before any method sees it gets its
-//! audit line here.
+//! calls on it must not, and neither must an answer that lasts. A call's deadline is kept here, and what tonic refuses
+//! before any method sees it gets its words and its audit line.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use http::HeaderMap;
 use jobworker_proto::v1::job_worker_server::JobWorkerServer;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -18,6 +20,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
 use super::authorize::still_valid;
+use super::deadline::Deadline;
 use super::delivery;
 use super::lasting::until_cut;
 use super::requests::Requests;
@@ -31,8 +34,27 @@ type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 type Inner = BoxCloneSyncService<Request, Response, Infallible>;
 
-/// What the caps on requests' bytes begin with: these are reached before a request is whole.
-const MAX_REQUEST_BYTES: &str = "max-request-bytes";
+/// The longest metadata of a call, in bytes, as HTTP/2 counts a list of headers (RFC 9113, 6.5.2).
+const MAX_METADATA_BYTES: usize = 16 << 10;
+
+/// Beside the name and the value, in bytes.
+const HEADER_BYTES: usize = 32;
+
+/// Goes with a request, for its method to say that it has seen it: from then on the audit line and the words of an error
+/// are the method's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(Arc<AtomicBool>);
+
+impl Seen {
+    /// A method has the request.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// The services by their names, to be served.
 #[derive(Clone)]
@@ -43,9 +65,10 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// No services yet; and how many bytes of requests a client may have underway, over all its connections.
-    pub fn new(max_request_bytes_per_client: usize, metrics: Metrics) -> Self {
-        let requests = Requests::new(max_request_bytes_per_client);
+    /// No services yet; and how many bytes a request may have, and all that a client has underway over all its
+    /// connections.
+    pub fn new(max_request_bytes: usize, max_request_bytes_per_client: usize, metrics: Metrics) -> Self {
+        let requests = Requests::new(max_request_bytes, max_request_bytes_per_client);
         Self { services: Arc::default(), requests, metrics }
     }
 
@@ -62,24 +85,56 @@ impl Routes {
         S::Future: Send + 'static,
     {
         let mut services = Arc::unwrap_or_clone(self.services);
-        let service = service.map_response(name_the_cap).map_response(delivery::unpack);
+        let service = service.map_response(delivery::unpack);
         services.insert(S::NAME, BoxCloneSyncService::new(service));
         Self { services: Arc::new(services), ..self }
     }
 
-    async fn answer(self, peer: &Peer, path: &str, request: Request) -> Result<Response, Status> {
+    /// The answer, or the error of what no service has answered.
+    async fn answer(self, peer: &Peer, path: &str, mut request: Request) -> Result<Response, CallError> {
         if let Err(cut) = still_valid(peer, &asked_for(path)) {
             self.metrics.denied(action(path), cut.label());
-            return Err(CallError::from(cut).into());
+            return Err(cut.into());
+        }
+        let refused = |error: CallError| {
+            audit::decision(peer, &asked_for(path), &Decision::Invalid { reason: &error });
+            error
+        };
+        let deadline = Deadline::of(request.headers()).map_err(refused)?;
+        let metadata_bytes = metadata_bytes(request.headers());
+        if metadata_bytes > MAX_METADATA_BYTES {
+            let max_bytes = MAX_METADATA_BYTES;
+            return Err(refused(CallError::Metadata { bytes: metadata_bytes, max_bytes }));
         }
         let name = path.split('/').nth(1).unwrap_or_default();
         let Some(service) = self.services.get(name).cloned() else {
-            return Err(Status::new(Code::Unimplemented, "no such service here"));
+            let mut there: Vec<_> = self.services.keys().copied().collect();
+            there.sort_unstable();
+            return Err(refused(CallError::NoService { path: path.to_owned(), there: there.join(", ") }));
         };
+        let seen = Seen::default();
+        request.extensions_mut().insert(seen.clone());
         let request = request.map(|body| self.requests.count(&peer.identity.name, body));
-        // Infallible.
-        let answer = service.oneshot(request).await.map_err(|never| match never {});
-        answer.map(|response| response.map(|body| until_cut(body, peer, path)))
+        let served = async {
+            // Infallible.
+            let response = service.oneshot(request).await.unwrap_or_else(|never| match never {});
+            match unseen_error(&seen, &response) {
+                Some(status) => {
+                    let reason = status.message();
+                    audit::decision(peer, &asked_for(path), &Decision::Invalid { reason: &reason });
+                    explained(path, status).into_http()
+                }
+                None => response,
+            }
+        };
+        let response = match deadline {
+            Some(deadline) => tokio::select! {
+                response = served => response,
+                error = deadline.passed() => return Err(error),
+            },
+            None => served.await,
+        };
+        Ok(response.map(|body| until_cut(body, peer, path, deadline)))
     }
 }
 
@@ -107,9 +162,8 @@ impl Service<Request> for Routes {
             };
             request.extensions_mut().insert(peer.clone());
             let answer = routes.answer(&peer, &path, request).await;
-            let response = answer.unwrap_or_else(Status::into_http);
+            let response = answer.unwrap_or_else(|error| Status::from(error).into_http());
             count(&metrics, &path, &response);
-            audit_refusal(&peer, &path, &response);
             Ok(response)
         })
     }
@@ -137,32 +191,35 @@ fn action(path: &str) -> Option<Verb> {
     Verb::ALL.into_iter().find(|verb| verb.as_str().eq_ignore_ascii_case(method))
 }
 
-/// tonic refuses a request above the cap before any method sees it, with a code that no method of ours answers with.
-fn name_the_cap(response: Response) -> Response {
-    match Status::from_header_map(response.headers()) {
-        Some(refused) if refused.code() == Code::OutOfRange => {
-            let sizes = refused.message().trim_start_matches("Error, decoded message length too large: ");
-            Status::from(CallError::TooLarge(sizes.to_owned())).into_http()
-        }
-        _ => response,
-    }
+fn metadata_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES).sum()
 }
 
-/// Requests that can't be decoded, methods that there are not, bodies beyond a cap: no method has written a line.
-fn audit_refusal(peer: &Peer, path: &str, response: &Response) {
-    let Some(status) = Status::from_header_map(response.headers()) else { return };
-    if status.code() != Code::Ok && is_unseen(&status) {
-        audit::decision(peer, &asked_for(path), &Decision::Invalid { reason: &status.message() });
+/// The error of a request that no method has seen: one that can't be decoded, is too large, or is for no method.
+fn unseen_error(seen: &Seen, response: &Response) -> Option<Status> {
+    if seen.is_set() {
+        return None;
+    }
+    Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
+}
+
+/// tonic's error in our words and with our details, by its code alone; each of ours has details already. The services
+/// beside ours have no method that answers with one of these codes.
+fn explained(path: &str, status: Status) -> Status {
+    if status.get_details_error_info().is_some() {
+        return status;
+    }
+    let words = status.message().to_owned();
+    match status.code() {
+        Code::Unimplemented if words.is_empty() => CallError::NoMethod { path: path.to_owned() }.into(),
+        // A compression that is not known here.
+        Code::Unimplemented => CallError::Encoding(words).into(),
+        Code::Internal => CallError::Malformed(words).into(),
+        _ => status,
     }
 }
 
 /// What is known of a call whose method has not seen it.
 fn asked_for(path: &str) -> Asked {
     Asked { action: path.to_owned(), ..Asked::default() }
-}
-
-/// Each error of ours carries details, none of tonic's does; and a body beyond a cap of ours is refused in its name.
-fn is_unseen(status: &Status) -> bool {
-    let cap = status.get_details_error_info().map(|info| info.metadata.get("cap").cloned());
-    cap.is_none_or(|cap| cap.is_some_and(|cap| cap.starts_with(MAX_REQUEST_BYTES)))
 }

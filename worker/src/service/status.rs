@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write;
+use std::time::Duration;
 
 use jobworker_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
@@ -46,10 +47,30 @@ pub(crate) enum CallError {
     CutOff(#[from] CutOff),
     #[error("{name} has {max} streams and waits open already ({cap} of the worker)")]
     Cap { name: String, cap: &'static str, max: usize },
-    #[error("the request is too large: {0} (--max-request-bytes)")]
-    TooLarge(String),
+    #[error(
+        "the request is too large: {bytes} bytes, and at most {max_bytes} bytes are taken (--max-request-bytes)"
+    )]
+    TooLarge { bytes: usize, max_bytes: usize },
     #[error("{name} has more than {max_bytes} bytes of requests underway (--max-request-bytes-per-client)")]
     Underway { name: String, max_bytes: usize },
+    #[error("the call's metadata is too large: {bytes} bytes, and at most {max_bytes} bytes are taken")]
+    Metadata { bytes: usize, max_bytes: usize },
+    #[error("the call's deadline has passed: grpc-timeout was {}", humantime::format_duration(*timeout))]
+    Deadline { timeout: Duration },
+    #[error(
+        "grpc-timeout: {text:?} is no timeout: one to eight digits and one of H, M, S, m, u, n are needed"
+    )]
+    Timeout { text: String },
+    #[error("the request can't be decoded: {0}")]
+    Malformed(String),
+    #[error("the request's encoding is not known here: {0}")]
+    Encoding(String),
+    #[error("there is no method {path}: reflection tells which there are")]
+    NoMethod { path: String },
+    #[error("there is no service for {path}: there are {there}")]
+    NoService { path: String, there: String },
+    #[error("offset: {offset} is beyond where any output can end, which is at 2^63 - 1")]
+    Offset { offset: u64 },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -127,11 +148,23 @@ fn kind(error: &CallError) -> Kind {
         CallError::Cap { cap, .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", *cap)
         }
-        CallError::TooLarge(_) => {
+        CallError::TooLarge { .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "max-request-bytes")
         }
         CallError::Underway { .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached)
             .metadata("cap", "max-request-bytes-per-client"),
+        CallError::Metadata { .. } => {
+            Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "metadata-bytes")
+        }
+        CallError::Deadline { .. } => Kind::new(Code::DeadlineExceeded, Reason::DeadlinePassed),
+        CallError::Timeout { .. } | CallError::Malformed(_) => {
+            Kind::new(Code::InvalidArgument, Reason::MalformedRequest)
+        }
+        CallError::Encoding(_) => Kind::new(Code::Unimplemented, Reason::MalformedRequest),
+        CallError::NoMethod { path } | CallError::NoService { path, .. } => {
+            Kind::new(Code::Unimplemented, Reason::NoSuchMethod).metadata("method", path)
+        }
+        CallError::Offset { .. } => Kind::new(Code::OutOfRange, Reason::InvalidField).field("offset"),
         CallError::Engine(error) => engine_kind(error),
         CallError::Renewal(error) => renewal_kind(error),
     }
@@ -284,7 +317,7 @@ mod tests {
     #[test]
     fn a_cap_is_named() {
         let followers = CallError::Cap { name: "a".to_owned(), cap: "max-followers", max: 3 };
-        let size = CallError::TooLarge("found 9 bytes".to_owned());
+        let size = CallError::TooLarge { bytes: 9, max_bytes: 8 };
         let underway = CallError::Underway { name: "a".to_owned(), max_bytes: 3 };
         let caps = ["max-followers", "max-request-bytes", "max-request-bytes-per-client"];
         for (error, cap) in [followers, size, underway].into_iter().zip(caps) {

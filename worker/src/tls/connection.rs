@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -13,10 +13,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::transport::server::Connected;
 
 use super::chains::Chain;
 use super::cut::CLOSE_AFTER;
+use super::frames::Frames;
 use super::refusal::Refusal;
 use crate::audit::{self, Caller, Holder};
 use crate::identity::{ClientIdentity, NamelessCertificate};
@@ -76,7 +76,7 @@ impl Verified {
     }
 
     /// The client's name, or what stands for it.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Named(peer) => peer.identity.name.clone(),
             Self::Nameless(peer) => peer.certificate.placeholder(),
@@ -90,7 +90,8 @@ impl Verified {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    /// Where it connects from.
+    pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Named(peer) => peer.address,
             Self::Nameless(peer) => peer.address,
@@ -107,12 +108,13 @@ impl Verified {
 
 /// An encrypted connection with a verified client. Counts as one of the worker's connections while it lives, and fails
 /// if nothing comes on it for too long at its beginning. Once HTTP/2 has begun it may be idle for ever. It ends soon after
-/// its client's certificate has.
+/// its client's certificate has, and at once if the client abuses it.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Verified,
     preface: Option<Preface>,
+    frames: Frames,
     metrics: Metrics,
     end: End,
     _places: Places,
@@ -158,7 +160,13 @@ impl Connection {
             timeout: Box::pin(sleep(preface_timeout)),
         };
         let end = End::Open(Box::pin(peer.chain().told()));
-        Self { stream, peer, preface: Some(preface), metrics, end, _places: places }
+        let frames = Frames::new(Instant::now());
+        Self { stream, peer, preface: Some(preface), frames, metrics, end, _places: places }
+    }
+
+    /// Whom it is with.
+    pub fn peer(&self) -> &Verified {
+        &self.peer
     }
 
     /// Whether it is over: its client's certificate was cut off, and there was time to say so.
@@ -173,10 +181,7 @@ impl Connection {
         {
             self.end = End::Closed;
             if let Some(cut) = self.peer.chain().cut() {
-                let refusal = Refusal::CutOff(cut.clone());
-                self.metrics.refused(refusal.label());
-                let caller = Caller::Verified(self.peer.holder());
-                audit::connection_refused(self.peer.address(), &refusal, &caller);
+                self.refuse(&Refusal::CutOff(cut.clone()));
             }
         }
         matches!(self.end, End::Closed)
@@ -185,11 +190,10 @@ impl Connection {
     /// Nothing can be read now: whether the client has had its time.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(preface) = &mut self.preface else { return Poll::Pending };
+        let within = preface.within;
         preface.timeout.as_mut().poll(cx).map(|()| {
-            let refusal = Refusal::NoPreface { name: self.peer.name(), within: preface.within };
-            self.metrics.refused(refusal.label());
-            let caller = Caller::Verified(self.peer.holder());
-            audit::connection_refused(self.peer.address(), &refusal, &caller);
+            let refusal = Refusal::NoPreface { name: self.peer.name(), within };
+            self.refuse(&refusal);
             Err(io::Error::new(io::ErrorKind::TimedOut, refusal))
         })
     }
@@ -202,21 +206,38 @@ impl Connection {
         }
     }
 
-    fn count(&mut self, read_bytes: usize) {
+    /// Takes note of bytes that came.
+    ///
+    /// # Errors
+    /// When they are one too many of what no client needs to send.
+    fn count(&mut self, mut read: &[u8]) -> io::Result<()> {
         if let Some(preface) = &mut self.preface {
-            preface.missing_bytes = preface.missing_bytes.saturating_sub(read_bytes);
+            let passed = preface.missing_bytes.min(read.len());
+            preface.missing_bytes -= passed;
+            read = &read[passed..];
             if preface.missing_bytes == 0 {
                 self.preface = None;
             }
         }
+        self.frames.read(read, Instant::now).map_err(|abuse| {
+            let refusal = Refusal::Abuse { name: self.peer.name(), abuse };
+            self.refuse(&refusal);
+            io::Error::new(io::ErrorKind::ConnectionAborted, refusal)
+        })
     }
-}
 
-impl Connected for Connection {
-    type ConnectInfo = Verified;
+    fn refuse(&self, refusal: &Refusal) {
+        self.metrics.refused(refusal.label());
+        let caller = Caller::Verified(self.peer.holder());
+        audit::connection_refused(self.peer.address(), refusal, &caller);
+    }
 
-    fn connect_info(&self) -> Verified {
-        self.peer.clone()
+    /// Takes note of bytes that went.
+    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.frames.written(bytes);
+        }
+        written
     }
 }
 
@@ -234,10 +255,7 @@ impl AsyncRead for Connection {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Pending if self.is_over(cx) => Poll::Ready(Ok(())),
             Poll::Pending => self.poll_late(cx),
-            Poll::Ready(read) => {
-                self.count(buf.filled().len() - before);
-                Poll::Ready(read)
-            }
+            Poll::Ready(read) => Poll::Ready(read.and_then(|()| self.count(&buf.filled()[before..]))),
         }
     }
 }
@@ -246,7 +264,7 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(cx, buf) {
             Poll::Pending => self.poll_unsaid(cx),
-            written => written,
+            written => self.written(written),
         }
     }
 
@@ -271,7 +289,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write_vectored(cx, bufs) {
             Poll::Pending => self.poll_unsaid(cx),
-            written => written,
+            written => self.written(written),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::{CertificateError, Error};
 
 use super::cut::CutOff;
+use super::frames::Abuse;
 use crate::audit::Holder;
 use crate::identity::{ClientIdentity, NamelessCertificate, utc};
 
@@ -54,6 +55,14 @@ pub(super) enum Refusal {
         /// How long it had.
         within: Duration,
     },
+    /// HTTP/2 went well, and then came too much of what asks for nothing.
+    #[error("{name} sent too many {}: the connection is closed", .abuse.words())]
+    Abuse {
+        /// Who.
+        name: String,
+        /// Of what.
+        abuse: Abuse,
+    },
     /// The certificate was good, and is no more.
     #[error("{0}: the connection is closed")]
     CutOff(CutOff),
@@ -80,6 +89,7 @@ impl Refusal {
             Self::TooMany(_) => "max_connections",
             Self::TooManyOfOne { .. } => "max_connections_per_client",
             Self::NoPreface { .. } => "no_http2",
+            Self::Abuse { .. } => "http2_abuse",
             Self::CutOff(_) => "cut_off",
         }
     }

@@ -129,8 +129,15 @@ fn streams_and_beginnings() {
     assert_eq!(only(0).unwrap(), None);
     assert_eq!(only(2).unwrap(), Some(Kind::Stderr));
     assert_eq!(only(3).unwrap_err().field, "only");
-    assert_eq!(beginning(None), Beginning::Start);
-    assert_eq!(beginning(Some(WireFrom::SinceUnixUsec(7))), Beginning::Since { unix_usec: 7 });
+    assert_eq!(beginning(None).unwrap(), Beginning::Start);
+    assert_eq!(beginning(Some(WireFrom::SinceUnixUsec(7))).unwrap(), Beginning::Since { unix_usec: 7 });
+    assert_eq!(beginning(Some(WireFrom::Offset((1 << 63) - 1))).unwrap(), Beginning::Offset((1 << 63) - 1));
+    for offset in [1 << 63, u64::MAX] {
+        assert!(
+            matches!(beginning(Some(WireFrom::Offset(offset))), Err(CallError::Offset { .. })),
+            "{offset}"
+        );
+    }
 }
 
 #[test]
