@@ -33,6 +33,7 @@ use crate::identity::{ClientIdentity, NamelessCertificate};
 use crate::job::JobId;
 use crate::job::census::JobEnd;
 use crate::renewal::Renewed;
+use crate::tasks::Tasks;
 use crate::tls::Peer;
 
 /// The log target.
@@ -92,16 +93,16 @@ static WRITER: OnceLock<Writer> = OnceLock::new();
 ///
 /// # Errors
 /// When the destination can't be written to, or SIGHUP not be listened for.
-pub(crate) fn start(destination: &Destination, state_dir: &Path) -> anyhow::Result<Ends> {
+pub(crate) fn start(destination: &Destination, state_dir: &Path, tasks: &Tasks) -> anyhow::Result<Ends> {
     let book = Arc::<Book>::default();
     if let Some(output) = destination.open()? {
-        let writer = Writer::start(destination.clone(), output, Arc::clone(&book));
+        let writer = Writer::start(destination.clone(), output, Arc::clone(&book), tasks);
         let writer = WRITER.get_or_init({
             let writer = writer.context("can't start the audit log's thread")?;
             || writer
         });
         let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        tokio::spawn(async move {
+        tasks.spawn("reopening of the audit log", async move {
             while hangups.recv().await.is_some() {
                 writer.reopen();
             }

@@ -166,6 +166,7 @@ impl Config {
         let service = service::Settings {
             caps,
             max_followers: options.max_followers.map_or(256, usize::from),
+            max_lists: options.max_lists_per_client.map_or(32, usize::from),
             grace: options.grace.unwrap_or(Duration::from_secs(10)),
         };
         let max_request_bytes = options.max_request_bytes.map_or(8 << 20, usize::from);

@@ -41,5 +41,7 @@ pub mod service;
 pub mod shim;
 pub mod spawner;
 mod tally;
+pub mod tasks;
 pub mod tls;
+mod turns;
 mod watched;

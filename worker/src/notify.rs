@@ -5,11 +5,13 @@
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::tasks::Tasks;
+
 /// Requests are answered from now on. Called on the runtime: from here on it has to tell that it is alive.
-pub fn ready() {
+pub fn ready(tasks: &Tasks) {
     tell(NotifyState::Ready);
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
-    tokio::spawn(async move {
+    tasks.spawn("watchdog's answer", async move {
         // Half the time that we have, as sd_watchdog_enabled(3) recommends. A runtime that is stuck does not get here.
         let mut ticks = interval(timeout / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -30,6 +30,7 @@ use crate::job::folder::JobsDir;
 use crate::shim::clock;
 use crate::spawner::client::{SpawnerClient, SpawnerError};
 use crate::spawner::protocol::RemoveReply;
+use crate::tasks::Tasks;
 
 /// The longest time between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -55,13 +56,17 @@ impl Retention {
         keep: Keep,
         shutdown: CancellationToken,
         census: Census,
+        tasks: &Tasks,
     ) {
         if keep.is_everything() {
             return;
         }
         tracing::info!(%keep, "ended jobs are removed by retention");
         let retention = Self { jobs, spawner, keep, ended: EndedJobs::default(), census };
-        tokio::spawn(async move { shutdown.run_until_cancelled(retention.run()).await });
+        tasks.spawn(
+            "retention",
+            async move { shutdown.run_until_cancelled(retention.run()).await.unwrap_or(()) },
+        );
     }
 
     async fn run(mut self) {

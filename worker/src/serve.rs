@@ -40,6 +40,7 @@ use crate::retention::Retention;
 use crate::service::{Routes, Service};
 use crate::spawner::client::SpawnerClient;
 use crate::spawner::protocol::Attached;
+use crate::tasks::Tasks;
 use crate::tls;
 
 /// How long calls may take to finish once the worker goes down.
@@ -68,14 +69,15 @@ async fn start(config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [terminate, interrupt] = signals.map(|signal| signal.context("can't listen for signals"));
-    tokio::spawn(cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
+    let (tasks, task_ends) = Tasks::new();
+    tasks.spawn("listener for signals", cancel_on_signal(terminate?, interrupt?, shutdown.clone()));
     let metrics = Metrics::default();
     let renewal = config.renewal.as_ref().map(Renewal::load).transpose()?;
     let others = renewal.iter().map(|renewal| renewal.end().clone()).collect();
-    let tls = tls::live::load(&config.tls, others, metrics.clone())?;
+    let tls = tls::live::load(&config.tls, others, metrics.clone(), &tasks)?;
     renewal.iter().for_each(|renewal| renewal.tell_of_doubt(&config.tls));
-    let policies = live::load(config.policy.as_deref(), metrics.clone())?;
-    let ends = audit::start(&config.audit_log, &config.state_dir)?;
+    let policies = live::load(config.policy.as_deref(), metrics.clone(), &tasks)?;
+    let ends = audit::start(&config.audit_log, &config.state_dir, &tasks)?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("can't listen on {}", config.listen))?;
     let metrics_listener = match config.metrics_listen {
@@ -83,21 +85,24 @@ async fn start(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let listeners: Vec<Box<dyn Listener>> = vec![Box::new(ends), Box::new(metrics.clone())];
-    let (engine, census) = engine(&config, listeners, shutdown.clone()).await?;
+    let (engine, census) = engine(&config, listeners, shutdown.clone(), &tasks).await?;
     if let Some(listener) = metrics_listener {
         let one_by_one = config.metrics_per_job.then(|| JobsDir::new(&config.state_dir));
         let mut registry = metrics.registry(Jobs { census, one_by_one }, Certificates(tls.clone()));
         registry.register_collector(Box::new(collect::Process::started_now()));
-        tokio::spawn(endpoint::serve(listener, registry, shutdown.clone()));
+        tasks.spawn("endpoint of the metrics", endpoint::serve(listener, registry, shutdown.clone()));
     }
     // After the spawner was started: what jobs inherit stays as it is.
     raise_open_files();
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");
-    notify::ready();
-    let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
+    notify::ready(&tasks);
+    let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone(), &tasks);
     let service = Service::new(engine, policies, metrics, config.service).renewing(renewal);
-    serve(incoming, service, &config, shutdown).await
+    tokio::select! {
+        served = serve(incoming, service, &config, shutdown.clone()) => served,
+        lost = task_ends.before(&shutdown) => Err(lost.into()),
+    }
 }
 
 async fn listen_for_metrics(address: LoopbackAddress) -> anyhow::Result<TcpListener> {
@@ -113,6 +118,7 @@ async fn engine(
     config: &Config,
     listeners: Vec<Box<dyn Listener>>,
     shutdown: CancellationToken,
+    tasks: &Tasks,
 ) -> anyhow::Result<(Engine, Census)> {
     let (spawner, attached) = match &config.spawner {
         Spawner::Running(socket) => SpawnerClient::attach(socket).await?,
@@ -135,13 +141,22 @@ async fn engine(
             "the spawner is an older build's: jobs that it starts keep no output limit; restart it"
         );
     }
-    for (controller, reason) in unavailable {
+    // A spawner that was just started has said so itself, on the same stderr.
+    for (controller, reason) in unavailable.into_iter().filter(|_| !spawner.has_launched()) {
         tracing::warn!(%controller, reason, "jobs can't be limited by this controller");
     }
-    let hub = Hub::new().context("can't watch the jobs' folders")?;
-    let (jobs, spawner) = (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown)));
-    let census = Census::start(jobs.clone(), listeners).context("can't watch the jobs' folders")?;
-    Retention::start(jobs.clone(), Arc::clone(&spawner), config.keep, shutdown.clone(), census.clone());
+    let hub = Hub::new(tasks).context("can't watch the jobs' folders")?;
+    let (jobs, spawner) =
+        (JobsDir::new(&config.state_dir), Arc::new(spawner.stay_attached(&shutdown, tasks)));
+    let census = Census::start(jobs.clone(), listeners, tasks).context("can't watch the jobs' folders")?;
+    Retention::start(
+        jobs.clone(),
+        Arc::clone(&spawner),
+        config.keep,
+        shutdown.clone(),
+        census.clone(),
+        tasks,
+    );
     let engine = Engine::new(jobs, spawner, hub, config.output_limit, shutdown, census.clone());
     Ok((engine, census))
 }

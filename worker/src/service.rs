@@ -24,7 +24,7 @@ use futures_util::{Stream, stream};
 use jobworker_limits::SignalNumber;
 use jobworker_proto::v1;
 use jobworker_proto::v1::job_worker_server::JobWorker;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 pub use self::request::Caps;
 pub use self::routes::Routes;
@@ -33,12 +33,14 @@ pub use self::status::InvalidField;
 use self::authorize::while_allowed;
 use self::followers::{Followers, Seat};
 use self::routes::Seen;
+use self::status::CallError;
 use crate::audit::{self, Asked};
-use crate::job::engine::{Engine, Event, Follower, From, Stopped};
+use crate::job::engine::{Engine, EngineError, Event, Follower, From, Stopped};
 use crate::metrics::{Following, Metrics};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
 use crate::renewal::{Renewal, RenewalError, Renewed};
+use crate::tally::Tally;
 use crate::tls::Peer;
 
 /// The key under which a stream's response says where it begins.
@@ -53,6 +55,7 @@ pub struct Service {
     metrics: Metrics,
     settings: Settings,
     followers: Followers,
+    lists: Tally,
     renewal: Option<Renewal>,
 }
 
@@ -63,6 +66,8 @@ pub struct Settings {
     pub caps: Caps,
     /// How many streams and waits a client may have open, over all its connections.
     pub max_followers: usize,
+    /// How many lists a client may have underway, over all its connections.
+    pub max_lists: usize,
     /// The grace period of a stop that names none.
     pub grace: Duration,
 }
@@ -71,7 +76,8 @@ impl Service {
     /// The API in front of an engine.
     pub fn new(engine: Engine, policies: InForce, metrics: Metrics, settings: Settings) -> Self {
         let followers = Followers::new(settings.max_followers, metrics.clone());
-        Self { engine, policies, metrics, settings, followers, renewal: None }
+        let lists = Tally::new(settings.max_lists);
+        Self { engine, policies, metrics, settings, followers, lists, renewal: None }
     }
 
     /// The same, and clients' certificates are renewed, if there is what that takes.
@@ -87,6 +93,26 @@ impl Service {
 
     fn renewal(&self) -> Result<&Renewal, RenewalError> {
         self.renewal.as_ref().ok_or(RenewalError::Off)
+    }
+
+    async fn start_job(&self, peer: &Peer, request: v1::StartRequest) -> Answer<v1::StartResponse> {
+        let v1::StartRequest { id, spec } = request;
+        let (spec, caps) = (spec.unwrap_or_default(), self.settings.caps);
+        let asking = self.ask(peer, asked::to_start(&id, &spec))?;
+        let mut warnings = Vec::new();
+        let parse = async {
+            let (id, request) = (request::id(&id)?, request::job(spec, caps)?);
+            // Of what was asked for: the policy's ceilings are not the client's to change.
+            warnings = request::warnings(&request);
+            Ok(action::Start { id, request })
+        };
+        let permit = asking.authorize(parse).await?;
+        let (id, permitted) = (permit.action().id, Instant::now());
+        let started = self.engine.start(permit).await;
+        self.metrics.start(started.is_ok(), permitted.elapsed());
+        let view = started.inspect_err(|error| asking.failed(id, error))?;
+        let job = Some(reply::job(view, &asking.claim()));
+        Ok(Response::new(v1::StartResponse { job, warnings }))
     }
 
     /// The follower's events as they go out, counted. The seat is taken for as long as they may be read.
@@ -118,23 +144,13 @@ impl JobWorker for Service {
     type StreamStream = delivery::Placeholder;
 
     async fn start(&self, request: Request<v1::StartRequest>) -> Answer<v1::StartResponse> {
-        let (peer, v1::StartRequest { id, spec }) = open(request)?;
-        let (spec, caps) = (spec.unwrap_or_default(), self.settings.caps);
-        let asking = self.ask(&peer, asked::to_start(&id, &spec))?;
-        let mut warnings = Vec::new();
-        let parse = async {
-            let (id, request) = (request::id(&id)?, request::job(spec, caps)?);
-            // Of what was asked for: the policy's ceilings are not the client's to change.
-            warnings = request::warnings(&request);
-            Ok(action::Start { id, request })
-        };
-        let permit = asking.authorize(parse).await?;
-        let (id, permitted) = (permit.action().id, Instant::now());
-        let started = self.engine.start(permit).await;
-        self.metrics.start(started.is_ok(), permitted.elapsed());
-        let view = started.inspect_err(|error| asking.failed(id, error))?;
-        let job = Some(reply::job(view, &asking.claim()));
-        Ok(Response::new(v1::StartResponse { job, warnings }))
+        let (peer, request) = open(request)?;
+        let id = request.id.clone();
+        self.start_job(&peer, request).await.inspect_err(|status| {
+            if status.code() != Code::AlreadyExists {
+                self.engine.refused_to_start(&id, &peer.identity.name);
+            }
+        })
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Answer<v1::StopResponse> {
@@ -174,6 +190,9 @@ impl JobWorker for Service {
             Ok(action::List)
         };
         let permit = asking.authorize(parse).await?;
+        let name = &peer.identity.name;
+        let refused = || CallError::Lists { name: name.clone(), max: self.lists.max() };
+        let _share = self.lists.take(name, 1).ok_or_else(refused)?;
         let claim = asking.claim();
         let show = move |view| reply::listed(view, &claim);
         let (jobs, next) = self.engine.list(permit, page.unwrap_or_default(), show).await?;
@@ -236,12 +255,13 @@ impl JobWorker for Service {
         let (peer, v1::StreamRequest { job, only, from, no_follow, starting }) = open(request)?;
         let (mut kind, mut beginning) = (None, From::Start);
         let asking = self.ask(&peer, asked::about(&job))?;
+        // That its start was refused has its audit line, and has been told.
+        if starting && !self.engine.begun(&job, &peer.identity.name).await {
+            return Err(EngineError::NotFound { text: job }.into());
+        }
         let parse = async {
             kind = request::only(only)?;
             beginning = request::beginning(from)?;
-            if starting {
-                self.engine.begun(&job).await;
-            }
             Ok(action::Stream { job: asking.resolve(&job).await? })
         };
         let permit = asking.authorize(parse).await?;

@@ -17,6 +17,7 @@ use jobworker::policy::{Permit, Policy};
 use jobworker::spawner::client::SpawnerClient;
 use jobworker::spawner::protocol::Attached;
 use jobworker_limits::{Limits, LimitsInForce, OutputLimit, Usage};
+use jobworker::tasks::Tasks;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let engine = runtime.block_on(async {
             let (spawner, _attached) = SpawnerClient::attach(&socket).await.unwrap();
-            let (hub, shutdown) = (Hub::new().unwrap(), CancellationToken::new());
+            let (hub, shutdown) = (Hub::new(&Tasks::default()).unwrap(), CancellationToken::new());
             Engine::new(jobs.clone(), spawner, hub, OutputLimit::DEFAULT, shutdown)
         });
         Self { engine, jobs, runtime, admin: Arc::new(admin()), _state_dir: state_dir }

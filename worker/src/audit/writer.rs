@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -22,6 +21,7 @@ use super::TARGET;
 use super::destination::{Destination, Output};
 use super::ends::{Book, Told};
 use super::journald::Fields;
+use crate::tasks::Tasks;
 
 /// Lines that wait may take so much memory: thousands, and a disk that stands still for long.
 const QUEUE_BYTES: usize = 8 << 20;
@@ -81,11 +81,16 @@ impl Writer {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(super) fn start(destination: Destination, output: Output, book: Arc<Book>) -> io::Result<Self> {
+    pub(super) fn start(
+        destination: Destination,
+        output: Output,
+        book: Arc<Book>,
+        tasks: &Tasks,
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let task =
             Task { shared: Arc::clone(&shared), destination, output, book, in_trouble: None, unsynced: None };
-        thread::Builder::new().name("audit".to_owned()).spawn(move || task.run())?;
+        tasks.thread("audit log", move || task.run())?;
         Ok(Self { shared })
     }
 
@@ -271,6 +276,7 @@ mod tests {
     use std::fs::File;
     use std::io::{BufRead, BufReader};
     use std::sync::atomic::AtomicUsize;
+    use std::thread;
 
     use nix::unistd::pipe;
     use tracing::field::{Field, Visit};
@@ -318,7 +324,7 @@ mod tests {
         const LINES: usize = 30_000;
         let (reader, stdout) = pipe().unwrap();
         let output = Output::Stdout(File::from(stdout));
-        let writer = Writer::start(Destination::Stdout, output, Arc::default()).unwrap();
+        let writer = Writer::start(Destination::Stdout, output, Arc::default(), &Tasks::default()).unwrap();
         let log = Log::default();
         tracing::subscriber::with_default(log.clone(), || {
             (0..LINES).for_each(|number| writer.put(item(number)));

@@ -117,6 +117,9 @@ pub struct Options {
     /// Streams and waits at a time of one client, over all its connections [default: 256].
     #[arg(long, value_name = "N", env = "JOBWORKER_MAX_FOLLOWERS", help_heading = "Caps")]
     pub max_followers: Option<NonZeroUsize>,
+    /// Lists of jobs at a time of one client, over all its connections; clients take turns [default: 32].
+    #[arg(long, value_name = "N", env = "JOBWORKER_MAX_LISTS_PER_CLIENT", help_heading = "Caps")]
+    pub max_lists_per_client: Option<NonZeroUsize>,
     /// Bytes of one request [default: 8388608].
     #[arg(long, value_name = "BYTES", env = "JOBWORKER_MAX_REQUEST_BYTES", help_heading = "Caps")]
     pub max_request_bytes: Option<NonZeroUsize>,
@@ -190,6 +193,7 @@ impl Options {
             max_handshakes: self.max_handshakes.or(other.max_handshakes),
             max_calls_per_connection: self.max_calls_per_connection.or(other.max_calls_per_connection),
             max_followers: self.max_followers.or(other.max_followers),
+            max_lists_per_client: self.max_lists_per_client.or(other.max_lists_per_client),
             max_request_bytes: self.max_request_bytes.or(other.max_request_bytes),
             max_args: self.max_args.or(other.max_args),
             max_args_bytes: self.max_args_bytes.or(other.max_args_bytes),

@@ -21,7 +21,6 @@ mod watches;
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -31,6 +30,7 @@ use self::lookout::Lookout;
 use super::folder::{Folder, JobsDir};
 use super::state::Finished;
 use super::{JobId, State};
+use crate::tasks::Tasks;
 
 /// The end of a job, as the census tells it.
 #[derive(Clone, Copy, Debug)]
@@ -79,11 +79,11 @@ impl Census {
     ///
     /// # Errors
     /// When there is no inotify instance or no thread to be had.
-    pub fn start(jobs: JobsDir, listeners: Vec<Box<dyn Listener>>) -> io::Result<Self> {
+    pub fn start(jobs: JobsDir, listeners: Vec<Box<dyn Listener>>, tasks: &Tasks) -> io::Result<Self> {
         let end = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let lookout = Arc::new(Lookout::new(jobs, listeners)?);
         let thread = Arc::new(Thread { lookout: Arc::clone(&lookout), end: Arc::clone(&end) });
-        thread::Builder::new().name("census".to_owned()).spawn(move || lookout.run(&end))?;
+        tasks.thread("index of jobs", move || lookout.run(&end))?;
         Ok(Self { thread })
     }
 

@@ -6,6 +6,7 @@
 mod error;
 mod lookup;
 mod page;
+mod places;
 mod request;
 mod resolve;
 mod running;
@@ -16,7 +17,6 @@ mod until;
 use std::sync::Arc;
 
 use jobworker_limits::OutputLimit;
-use tokio::sync::Semaphore;
 use tokio::task;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ pub use super::process::ProcessStatus;
 pub use super::view::{JobView, Live};
 pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 
+use self::places::Places;
 pub(crate) use self::request::describe;
 use self::request::send;
 use self::running::Running;
@@ -40,6 +41,7 @@ use crate::policy::{Permit, action};
 use crate::shim::control::Control;
 use crate::spawner::client::SpawnerClient;
 use crate::spawner::protocol::RemoveReply;
+use crate::turns::Turns;
 
 /// Starts, ends, shows and follows jobs. Clones are the same engine.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ pub struct Stopped {
     pub already_ended: bool,
 }
 
-/// Lists that are made at a time: each reads all jobs' folders, and holds what it has read of them.
+/// Lists that are made at a time: each may read all jobs' folders, and holds what it has read of them.
 const LISTS_AT_A_TIME: usize = 2;
 
 /// What was removed.
@@ -70,7 +72,8 @@ pub struct Removed {
 
 struct Parts {
     jobs: JobsDir,
-    lists: Arc<Semaphore>,
+    lists: Turns,
+    places: Places,
     running: Running,
     spawner: Arc<SpawnerClient>,
     hub: Hub,
@@ -91,11 +94,12 @@ impl Engine {
         shutdown: CancellationToken,
         census: Census,
     ) -> Self {
-        let (lists, spawner) = (Arc::new(Semaphore::new(LISTS_AT_A_TIME)), spawner.into());
+        let (lists, spawner) = (Turns::new(LISTS_AT_A_TIME), spawner.into());
         Self {
             parts: Arc::new(Parts {
                 jobs,
                 lists,
+                places: Places::default(),
                 running: Running::default(),
                 spawner,
                 hub,
@@ -152,13 +156,13 @@ impl Engine {
         page: Page,
         show: impl Fn(JobView) -> T + Send + 'static,
     ) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
-        let turn = self.turn().await?;
-        let jobs = self.parts.jobs.clone();
+        let turn = self.turn(&permit.identity().name).await?;
+        let (jobs, places) = (self.parts.jobs.clone(), self.parts.places.clone());
         blocking(move || {
             // Kept by the work, which goes on though nobody may wait for it any more.
             let _turn = turn;
             let is_shown = |whose: &Whose| permit.reaches(whose);
-            page::read(&jobs, page, (!permit.reaches_any()).then_some(&is_shown), show)
+            page::read(&places, &jobs, page, (!permit.reaches_any()).then_some(&is_shown), show)
         })
         .await
     }

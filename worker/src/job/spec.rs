@@ -59,7 +59,7 @@ pub struct JobRequest {
 }
 
 /// The person or program whose certificate started a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The certificate's first URI name, else its common name: stable across renewals.
     pub name: String,

@@ -21,6 +21,6 @@ impl Extent {
     pub fn read(folder: &Folder) -> Result<Self, OutputError> {
         let Some(files) = Files::open(folder)? else { return Ok(Self::default()) };
         let bytes = end_of(&files, files.record_count()?)?;
-        Ok(Self { bytes, kept_from: files.kept()?.offset })
+        Ok(Self { bytes, kept_from: files.kept_blocking()?.offset })
     }
 }

@@ -25,6 +25,7 @@ pub use self::watch::{Gone, StateWatch, Watch, WatchError};
 use self::pace::Pace;
 use self::table::{News, Table};
 use crate::job::folder::{CONTROL, Folder, INDEX, LOCK, OUTPUT, SPEC, STATE};
+use crate::tasks::Tasks;
 
 /// Reads per drain, of up to 4 KiB each: more than the kernel's default queue (`fs.inotify.max_queued_events`) holds
 /// of events as short as ours.
@@ -65,7 +66,7 @@ impl Hub {
     ///
     /// # Errors
     /// When the kernel gives no inotify instance.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(tasks: &Tasks) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|errno| match errno {
             Errno::EMFILE => io::Error::other(
                 "no inotify instance left for this user: raise the sysctl fs.inotify.max_user_instances, or ulimit -n",
@@ -78,7 +79,7 @@ impl Hub {
         )]
         let inotify = AsyncFd::with_interest(Source(inotify), Interest::READABLE)?;
         let shared = Arc::new(Shared { inotify, table: Mutex::default() });
-        let drain = tokio::spawn(drain(Arc::clone(&shared))).abort_handle();
+        let drain = tasks.spawn("watch of followed jobs", drain(Arc::clone(&shared)));
         Ok(Self { running: Arc::new(Running { shared, drain }) })
     }
 

@@ -95,7 +95,7 @@ impl Reader {
             given_back: None,
             shelf: None,
         };
-        reader.pass_over_given_back(reader.files.kept()?);
+        reader.pass_over_given_back(reader.files.kept_blocking()?);
         Ok(Some(reader))
     }
 
@@ -122,7 +122,7 @@ impl Reader {
             let shelf = self.shelf.get_or_insert_with(|| Shelf::new(PIECE_BYTES as usize));
             let bytes = self.files.bytes(run.offset, shelf.take(run.length as usize)).await?;
             // Looked at afterwards: what was given back before the read, or during it, is not what the job wrote.
-            if self.pass_over_given_back(self.files.kept()?) {
+            if self.pass_over_given_back(self.files.kept().await?) {
                 continue;
             }
             let length = u32::try_from(bytes.len()).expect("no longer than was asked for");

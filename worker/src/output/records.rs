@@ -10,9 +10,14 @@ use std::thread;
 use super::buffer::Buffer;
 use super::index::{InvalidRecord, KEPT_AT, Kept, RECORD_BYTES, Record, Version};
 use super::positioned;
+use crate::job::engine::blocking;
 use crate::job::folder::{Folder, FolderError, INDEX, OUTPUT};
 
-/// Looks at [`Kept`] before it is taken for broken: a writer is done with it in less than a microsecond.
+/// Looks at [`Kept`] on a thread that others wait for: a writer is done with it in less than a microsecond, unless it
+/// was interrupted in the middle.
+const ATTEMPTS_AT_ONCE: u32 = 10;
+
+/// Looks at it before it is taken for broken, on a thread that may wait.
 const ATTEMPTS: u32 = 10_000;
 
 /// The files. They can be read to their end after the folder was removed.
@@ -97,24 +102,43 @@ impl Files {
         Ok(self.version.record_count(metadata.len()))
     }
 
-    /// From where on output is kept now. A few bytes at the front of a file that is being read: never far away.
+    /// From where on output is kept now. A few bytes at the front of a file that is being read: never far away. Cancel
+    /// safe.
     ///
     /// # Errors
     /// When it can't be read.
-    pub(super) fn kept(&self) -> Result<Kept, OutputError> {
+    pub(super) async fn kept(&self) -> Result<Kept, OutputError> {
+        if let Some(kept) = self.look_at_kept(ATTEMPTS_AT_ONCE)? {
+            return Ok(kept);
+        }
+        let files = self.clone();
+        blocking(move || files.kept_blocking()).await
+    }
+
+    /// As [`Self::kept`], on a thread that may block.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(super) fn kept_blocking(&self) -> Result<Kept, OutputError> {
+        let kept = self.look_at_kept(ATTEMPTS)?;
+        kept.ok_or_else(|| OutputError::NoKept { path: self.folder.file(INDEX) })
+    }
+
+    /// `None` if it is half written at each look.
+    fn look_at_kept(&self, attempts: u32) -> Result<Option<Kept>, OutputError> {
         if self.version == Version::V1 {
-            return Ok(Kept::default());
+            return Ok(Some(Kept::default()));
         }
         let mut bytes = [0; RECORD_BYTES];
-        for _ in 0..ATTEMPTS {
+        for _ in 0..attempts {
             let read = self.index.read_exact_at(&mut bytes, KEPT_AT);
             read.map_err(|reason| self.failed("read", INDEX, reason))?;
             if let Some(kept) = Kept::decode(&bytes) {
-                return Ok(kept);
+                return Ok(Some(kept));
             }
             thread::yield_now();
         }
-        Err(OutputError::NoKept { path: self.folder.file(INDEX) })
+        Ok(None)
     }
 
     /// `count` records from `first` on.
@@ -124,7 +148,9 @@ impl Files {
     pub(super) async fn records(&self, first: u64, count: usize) -> Result<Batch, OutputError> {
         let at = self.version.record_at(first);
         let bytes = positioned::read_at(&self.index, at, Buffer::new(count * RECORD_BYTES)).await;
-        self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
+        let bytes = bytes.map_err(|reason| self.failed("read", INDEX, reason))?;
+        // Looked at afterwards, as with all bytes.
+        self.decode(first, &bytes, self.kept().await?)
     }
 
     /// As [`Self::records`], on a thread that may block.
@@ -134,7 +160,8 @@ impl Files {
     pub(super) fn records_blocking(&self, first: u64, count: usize) -> Result<Batch, OutputError> {
         let at = self.version.record_at(first);
         let bytes = positioned::read_at_blocking(&self.index, at, count * RECORD_BYTES);
-        self.decode(first, &bytes.map_err(|reason| self.failed("read", INDEX, reason))?)
+        let bytes = bytes.map_err(|reason| self.failed("read", INDEX, reason))?;
+        self.decode(first, &bytes, self.kept_blocking()?)
     }
 
     /// Fills `buffer` with output; it becomes shorter only where that ends before. Bytes before [`Self::kept`], looked
@@ -156,8 +183,7 @@ impl Files {
         bytes.map_err(|reason| self.failed("read", OUTPUT, reason))
     }
 
-    fn decode(&self, first: u64, bytes: &[u8]) -> Result<Batch, OutputError> {
-        let kept = self.kept()?;
+    fn decode(&self, first: u64, bytes: &[u8], kept: Kept) -> Result<Batch, OutputError> {
         if first < kept.record {
             return Ok(Batch::GivenBack(kept));
         }
@@ -187,4 +213,38 @@ fn open(folder: &Folder, name: &str) -> Result<Option<File>, FolderError> {
 
 fn failed(folder: &Folder, operation: &'static str, name: &str, reason: io::Error) -> FolderError {
     FolderError::Io { operation, path: folder.file(name), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::job::fake::{self, FakeShim};
+    use crate::job::folder::JobsDir;
+    use crate::job::{JobId, Outcome};
+
+    /// On the one thread of its runtime.
+    #[tokio::test]
+    async fn what_stays_half_written_keeps_no_other_task_waiting() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let shim = FakeShim::start(&JobsDir::new(state_dir.path()), &fake::spec(JobId::random(), "alice"));
+        shim.finish(Outcome::Exited { code: 0 });
+        let files = Files::open(shim.folder()).unwrap().unwrap();
+        assert_eq!(files.kept().await.unwrap(), Kept::default());
+        let index = OpenOptions::new().write(true).open(shim.folder().file(INDEX)).unwrap();
+        index.write_all_at(&[7; RECORD_BYTES], KEPT_AT).unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        let others = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(matches!(files.kept().await, Err(OutputError::NoKept { .. })));
+        assert!(turns.load(Ordering::Relaxed) > 10, "{turns:?}");
+        others.abort();
+    }
 }

@@ -63,7 +63,7 @@ pub(super) struct Place {
 /// # Errors
 /// When the output can't be read.
 pub(super) fn seek(files: &Files, from: From, only: Option<Kind>) -> Result<Place, OutputError> {
-    let records = files.kept()?.record..files.record_count()?;
+    let records = files.kept_blocking()?.record..files.record_count()?;
     let lower = match from {
         From::Start => return Ok(Place { lower: Lower::Offset(0), record: 0, offset: 0 }),
         From::Offset(offset) => Lower::Offset(offset),
@@ -141,7 +141,7 @@ fn tail(files: &Files, records: Range<u64>, lines: u64, only: Option<Kind>) -> R
         }
     }
     let begin = scan.back(&run)?;
-    begin.map_or_else(|| Ok(files.kept()?.offset), Ok)
+    begin.map_or_else(|| Ok(files.kept_blocking()?.offset), Ok)
 }
 
 /// Counts lines from the end of the output towards its front.

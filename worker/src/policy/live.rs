@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{Policy, PolicyError, text_of};
 use crate::job::engine::blocking;
 use crate::metrics::{Metrics, Reloaded};
+use crate::tasks::Tasks;
 use crate::watched::{SETTLE, Watched};
 
 /// The policy in force, for those who decide by it. Clones are the same one, and each is told of the next.
@@ -46,10 +47,10 @@ impl InForce {
 ///
 /// # Errors
 /// When the file can't be read or is not right; or its folder or SIGHUP can't be listened for.
-pub fn load(path: Option<&Path>, metrics: Metrics) -> anyhow::Result<InForce> {
+pub fn load(path: Option<&Path>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<InForce> {
     let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let Some(path) = path else {
-        tokio::spawn(async move {
+        tasks.spawn("reload of the policy", async move {
             while hangups.recv().await.is_some() {
                 tracing::info!("SIGHUP: there is no --policy to read again; the built-in one stays in force");
             }
@@ -64,7 +65,7 @@ pub fn load(path: Option<&Path>, metrics: Metrics) -> anyhow::Result<InForce> {
     warn_of(&policy, path);
     let (sender, receiver) = watch::channel(Arc::new(policy));
     let keeper = Keeper { path: path.to_owned(), sender, text, complaint: None, metrics };
-    tokio::spawn(keep(keeper, watched, hangups));
+    tasks.spawn("reload of the policy", keep(keeper, watched, hangups));
     Ok(InForce(receiver))
 }
 

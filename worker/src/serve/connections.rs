@@ -5,6 +5,7 @@
 //! names the client.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::pin;
 
 use http::Request;
@@ -84,9 +85,10 @@ async fn serve_one(
     routes: Routes,
     shutdown: CancellationToken,
 ) {
-    let peer = connection.peer().clone();
-    let (client, address) = (peer.name(), peer.address());
-    let span = tracing::error_span!(parent: None, "connection", client, peer = %address);
+    let (client, metrics) = (connection.peer().clone(), routes.metrics().clone());
+    let span =
+        tracing::error_span!(parent: None, "connection", client = client.name(), peer = %client.address());
+    let peer = client.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         routes.clone().call(request.map(Body::new))
@@ -100,7 +102,16 @@ async fn serve_one(
         serving.await
     };
     if let Err(error) = served.instrument(span).await {
-        // The client's doing, or its network's; what of it is abuse has its line in the audit log.
-        tracing::debug!(%error, "a connection has ended with an error");
+        match told_by_library(&error) {
+            Some(reason) => client.has_broken_http2(reason, &metrics),
+            // The client has gone, or its network; or it was cut off, which has its line in the audit log.
+            None => tracing::debug!(%error, "a connection has ended with an error"),
+        }
     }
+}
+
+/// With what the library has ended a connection of itself.
+fn told_by_library(error: &hyper::Error) -> Option<h2::Reason> {
+    let http2 = error.source()?.downcast_ref::<h2::Error>()?;
+    http2.reason().filter(|_| http2.is_go_away() && http2.is_library())
 }

@@ -76,7 +76,7 @@ impl Service {
 impl<A: Action> Asking<'_, A> {
     /// The job that a client means, as far as it may know which there are.
     pub(super) async fn resolve(&self, text: &str) -> Result<JobId, CallError> {
-        Ok(self.engine.resolve(text, self.admission.among()).await?)
+        Ok(self.engine.resolve(text, self.admission.among(), &self.peer.identity.name).await?)
     }
 
     /// What the client calls its own.

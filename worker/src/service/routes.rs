@@ -72,6 +72,11 @@ impl Routes {
         Self { services: Arc::default(), requests, metrics }
     }
 
+    /// Where what happens is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// These and one more.
     #[must_use]
     pub fn with<S>(self, service: S) -> Self

@@ -53,6 +53,8 @@ pub(crate) enum CallError {
     TooLarge { bytes: usize, max_bytes: usize },
     #[error("{name} has more than {max_bytes} bytes of requests underway (--max-request-bytes-per-client)")]
     Underway { name: String, max_bytes: usize },
+    #[error("{name} has {max} lists underway already (--max-lists-per-client)")]
+    Lists { name: String, max: usize },
     #[error("the call's metadata is too large: {bytes} bytes, and at most {max_bytes} bytes are taken")]
     Metadata { bytes: usize, max_bytes: usize },
     #[error("the call's deadline has passed: grpc-timeout was {}", humantime::format_duration(*timeout))]
@@ -153,6 +155,9 @@ fn kind(error: &CallError) -> Kind {
         }
         CallError::Underway { .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached)
             .metadata("cap", "max-request-bytes-per-client"),
+        CallError::Lists { .. } => {
+            Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "max-lists-per-client")
+        }
         CallError::Metadata { .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "metadata-bytes")
         }

@@ -9,6 +9,7 @@ mod retire;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -27,6 +28,7 @@ use super::protocol::{Attached, MAX_LINE_BYTES, RemoveReply, Request, StartReply
 use crate::config::log;
 use crate::job::spec::FORMAT_VERSION;
 use crate::job::{JobId, Spec, State};
+use crate::tasks::Tasks;
 
 /// How long the spawner may take to answer. A birth takes milliseconds; a host that is out of memory or disk, longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,6 +66,7 @@ struct Shared {
     /// How to start one where none is; none: a service manager does.
     own: Option<Settings>,
     attachment: Mutex<Option<Attachment>>,
+    has_launched: AtomicBool,
 }
 
 /// What came back.
@@ -88,7 +91,13 @@ impl SpawnerClient {
     /// # Errors
     /// When it can't be reached.
     pub async fn attach(socket: &Path) -> Result<(Self, Attached), SpawnerError> {
-        Self::new(Shared { socket: socket.to_owned(), own: None, attachment: Mutex::default() }).await
+        Self::new(Shared {
+            socket: socket.to_owned(),
+            own: None,
+            attachment: Mutex::default(),
+            has_launched: AtomicBool::new(false),
+        })
+        .await
     }
 
     /// Attaches to the spawner that listens on the socket; where none does, starts one that lives as long as a worker
@@ -98,7 +107,13 @@ impl SpawnerClient {
     /// When it can't be reached, or started.
     pub async fn connect_or_start(settings: Settings) -> Result<(Self, Attached), SpawnerError> {
         let socket = settings.socket.clone();
-        Self::new(Shared { socket, own: Some(settings), attachment: Mutex::default() }).await
+        Self::new(Shared {
+            socket,
+            own: Some(settings),
+            attachment: Mutex::default(),
+            has_launched: AtomicBool::new(false),
+        })
+        .await
     }
 
     async fn new(shared: Shared) -> Result<(Self, Attached), SpawnerError> {
@@ -109,11 +124,17 @@ impl SpawnerClient {
     /// From now on a spawner that goes is followed by another at once, as far as that is ours to do, or attached to as
     /// soon as it is there. Until `shutdown`: a worker that goes down needs none.
     #[must_use]
-    pub fn stay_attached(self, shutdown: &CancellationToken) -> Self {
+    pub fn stay_attached(self, shutdown: &CancellationToken, tasks: &Tasks) -> Self {
         let until = shutdown.child_token();
         let keep = keeper::keep(Arc::clone(&self.shared));
-        tokio::spawn(until.clone().run_until_cancelled_owned(keep));
+        let kept = until.clone().run_until_cancelled_owned(keep);
+        tasks.spawn("attachment to the spawner", async { kept.await.unwrap_or(()) });
         Self { _keeper: Some(until.drop_guard()), ..self }
+    }
+
+    /// Whether the last attachment is to a spawner that was started for it.
+    pub fn has_launched(&self) -> bool {
+        self.shared.has_launched.load(Ordering::Acquire)
     }
 
     /// Asks for a job. Returns when its command has been executed, or could not be; and its state, where the shim told that,
@@ -207,6 +228,7 @@ impl Shared {
             (Err(error), Some(settings)) if error.is_of_its_end() => {
                 // Where it ends instead, another was faster: one that an earlier worker had begun to start.
                 let launched = launch::launch(settings).await;
+                self.has_launched.store(launched.is_ok(), Ordering::Release);
                 let answer = self.ask(&Request::Attach, PATIENCE).await;
                 answer.map_err(|error| launched.err().unwrap_or(error))?
             }

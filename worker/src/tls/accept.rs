@@ -31,6 +31,7 @@ use crate::audit::{self, Caller};
 use crate::identity::ClientIdentity;
 use crate::metrics::Metrics;
 use crate::tally::Tally;
+use crate::tasks::Tasks;
 
 /// Verified connections that the API has not taken yet.
 const READY: usize = 16;
@@ -73,11 +74,12 @@ pub fn incoming(
     in_force: InForce,
     door: Door,
     metrics: Metrics,
-) -> impl Stream<Item = Result<Connection, Infallible>> {
+    tasks: &Tasks,
+) -> impl Stream<Item = Result<Connection, Infallible>> + use<> {
     let (ready, verified) = mpsc::channel(READY);
     let clients = Tally::new(door.max_connections_per_client);
     let guard = Guard { in_force, door: Arc::new(door), clients, metrics, ready };
-    tokio::spawn(accept(listener, guard));
+    tasks.spawn("listener", accept(listener, guard));
     ReceiverStream::new(verified).map(Ok)
 }
 

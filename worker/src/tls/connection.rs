@@ -98,6 +98,17 @@ impl Verified {
         }
     }
 
+    /// Its connection was ended by the library, which told it `reason`.
+    pub(crate) fn has_broken_http2(&self, reason: h2::Reason, metrics: &Metrics) {
+        let is_abuse = reason == h2::Reason::ENHANCE_YOUR_CALM;
+        self.refuse(&Refusal::Broken { name: self.name(), reason: format!("{reason:?}"), is_abuse }, metrics);
+    }
+
+    fn refuse(&self, refusal: &Refusal, metrics: &Metrics) {
+        metrics.refused(refusal.label());
+        audit::connection_refused(self.address(), refusal, &Caller::Verified(self.holder()));
+    }
+
     fn chain(&self) -> &Chain {
         match self {
             Self::Named(peer) => &peer.chain,
@@ -227,9 +238,7 @@ impl Connection {
     }
 
     fn refuse(&self, refusal: &Refusal) {
-        self.metrics.refused(refusal.label());
-        let caller = Caller::Verified(self.peer.holder());
-        audit::connection_refused(self.peer.address(), refusal, &caller);
+        self.peer.refuse(refusal, &self.metrics);
     }
 
     /// Takes note of bytes that went.

@@ -24,6 +24,7 @@ use super::expiry::{Expiry, Urgency};
 use super::set::Set;
 use crate::job::engine::blocking;
 use crate::metrics::{Metrics, Reloaded};
+use crate::tasks::Tasks;
 use crate::watched::{SETTLE, Watched};
 
 /// How long files may fail to fit together until that is told as an error.
@@ -80,7 +81,7 @@ impl Handshake {
 ///
 /// # Errors
 /// When a file can't be used; or the files' folders, SIGHUP or the clock can't be listened for.
-pub fn load(files: &Files, others: Vec<Expiry>, metrics: Metrics) -> anyhow::Result<InForce> {
+pub fn load(files: &Files, others: Vec<Expiry>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<InForce> {
     let mut hangups = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let clock = Clock::new().context("can't have a timer for the ends of certificates")?;
     // Watched before they are read: what comes in between is not missed.
@@ -92,7 +93,7 @@ pub fn load(files: &Files, others: Vec<Expiry>, metrics: Metrics) -> anyhow::Res
     let others = Arc::clone(&in_force.others);
     let mut keeper = Keeper::new(files.clone(), chains, set, others, metrics);
     keeper.tell_of_set();
-    tokio::spawn(async move {
+    tasks.spawn("reload of certificates", async move {
         loop {
             let (moment, retry) = (keeper.next_moment(), keeper.reading.retry);
             let retried = async {

@@ -63,6 +63,16 @@ pub(super) enum Refusal {
         /// Of what.
         abuse: Abuse,
     },
+    /// The library has ended it.
+    #[error("{name} does not keep to HTTP/2: the connection is closed ({reason})")]
+    Broken {
+        /// Who.
+        name: String,
+        /// What it told the client, in HTTP/2's words.
+        reason: String,
+        /// It was too much of something, not something wrong.
+        is_abuse: bool,
+    },
     /// The certificate was good, and is no more.
     #[error("{0}: the connection is closed")]
     CutOff(CutOff),
@@ -89,7 +99,8 @@ impl Refusal {
             Self::TooMany(_) => "max_connections",
             Self::TooManyOfOne { .. } => "max_connections_per_client",
             Self::NoPreface { .. } => "no_http2",
-            Self::Abuse { .. } => "http2_abuse",
+            Self::Abuse { .. } | Self::Broken { is_abuse: true, .. } => "http2_abuse",
+            Self::Broken { is_abuse: false, .. } => "http2_error",
             Self::CutOff(_) => "cut_off",
         }
     }

@@ -35,6 +35,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::audit;
 use crate::pki::{Identity, Pki};
+use jobworker::tasks::Tasks;
 
 pub(crate) const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -79,14 +80,20 @@ impl Worker {
         let (spawner, starts) = spawner(&state).await;
         let shutdown = CancellationToken::new();
         let jobs = JobsDir::new(&config.state_dir);
-        let census = Census::start(jobs.clone(), Vec::new()).unwrap();
-        let engine =
-            Engine::new(jobs, spawner, Hub::new().unwrap(), OutputLimit::DEFAULT, shutdown.clone(), census);
+        let census = Census::start(jobs.clone(), Vec::new(), &Tasks::default()).unwrap();
+        let engine = Engine::new(
+            jobs,
+            spawner,
+            Hub::new(&Tasks::default()).unwrap(),
+            OutputLimit::DEFAULT,
+            shutdown.clone(),
+            census,
+        );
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::default();
-        let tls = tls::live::load(&config.tls, Vec::new(), metrics.clone()).unwrap();
-        let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone());
+        let tls = tls::live::load(&config.tls, Vec::new(), metrics.clone(), &Tasks::default()).unwrap();
+        let incoming = tls::incoming(listener, tls, config.door.clone(), metrics.clone(), &Tasks::default());
         let (token, policies) = (shutdown.clone(), InForce::fixed(Policy::built_in()));
         let service = Service::new(engine, policies, metrics, config.service);
         let server = tokio::spawn(async move { serve::serve(incoming, service, &config, token).await });

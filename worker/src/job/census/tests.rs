@@ -1,12 +1,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::job::fake::{self, FakeShim};
 use crate::job::state::StopReason;
 use crate::job::{Ended, Outcome, Phase};
+use crate::tasks::Tasks;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -36,7 +38,7 @@ impl World {
             let (job, kind, is_from_before) = (end.job, end.finished.outcome.kind(), end.is_from_before);
             let _ = sender.send(Told { job, kind, is_from_before });
         });
-        (Census::start(self.jobs.clone(), vec![listener]).unwrap(), told)
+        (Census::start(self.jobs.clone(), vec![listener], &Tasks::default()).unwrap(), told)
     }
 
     /// A job that appears as a shim makes it: under another name first.

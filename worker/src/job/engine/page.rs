@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::EngineError;
+use super::places::Places;
 use crate::job::folder::JobsDir;
 use crate::job::view::JobView;
 use crate::job::{JobId, Whose};
@@ -13,6 +14,16 @@ use crate::job::{JobId, Whose};
 pub struct Cursor {
     created_unix_usec: u64,
     id: JobId,
+}
+
+impl Cursor {
+    pub(super) fn new(created_unix_usec: u64, id: JobId) -> Self {
+        Self { created_unix_usec, id }
+    }
+
+    pub(super) fn id(self) -> JobId {
+        self.id
+    }
 }
 
 /// A text that is no [`Cursor`].
@@ -29,48 +40,27 @@ pub struct Page {
     pub size: Option<usize>,
 }
 
-/// Reads a page of the jobs that `is_shown`; none: of all. Only the places of all jobs are held at once, and of this
-/// page what `show` makes of each job.
+/// Reads a page of the jobs that `is_shown`; `None`: of all. Of the page, what `show` makes of each job is held; of the
+/// other jobs, nothing is read.
 pub(super) fn read<T>(
+    places: &Places,
     jobs: &JobsDir,
     page: Page,
     is_shown: Option<&dyn Fn(&Whose) -> bool>,
     show: impl Fn(JobView) -> T,
 ) -> Result<(Vec<T>, Option<Cursor>), EngineError> {
-    let mut places = places(jobs, is_shown)?;
-    places.retain(|place| page.after.is_none_or(|after| *place > after));
-    places.sort_unstable();
-    let size = page.size.unwrap_or(places.len()).min(places.len());
-    let next = places[..size].last().copied().filter(|_| size < places.len());
-    let mut shown = Vec::with_capacity(size);
-    for Cursor { id, .. } in &places[..size] {
-        match JobView::read(&jobs.folder(*id)) {
+    let (ids, next) = places.page(jobs, page, is_shown)?;
+    let mut shown = Vec::with_capacity(ids.len());
+    for id in ids {
+        match JobView::read(&jobs.folder(id)) {
             Ok(view) => shown.extend(view.map(&show)),
-            Err(error) => left_out(*id, &error),
+            Err(error) => left_out(id, &error),
         }
     }
     Ok((shown, next))
 }
 
-fn places(jobs: &JobsDir, is_shown: Option<&dyn Fn(&Whose) -> bool>) -> Result<Vec<Cursor>, EngineError> {
-    let mut places = Vec::new();
-    for id in jobs.ids()? {
-        let folder = jobs.folder(id);
-        let created = match is_shown {
-            None => folder.created_unix_usec(),
-            Some(is_shown) => {
-                folder.whose().map(|whose| whose.filter(is_shown).map(|whose| whose.created_unix_usec))
-            }
-        };
-        match created {
-            Ok(created) => places.extend(created.map(|created_unix_usec| Cursor { created_unix_usec, id })),
-            Err(error) => left_out(id, &error),
-        }
-    }
-    Ok(places)
-}
-
-fn left_out(id: JobId, error: &dyn fmt::Display) {
+pub(super) fn left_out(id: JobId, error: &dyn fmt::Display) {
     tracing::warn!(%id, %error, "a job is left out of the list");
 }
 
@@ -112,10 +102,10 @@ mod tests {
     }
 
     fn pages(jobs: &JobsDir, size: usize) -> Vec<Vec<JobId>> {
-        let (mut pages, mut after) = (Vec::new(), None);
+        let (mut pages, mut after, places) = (Vec::new(), None, Places::default());
         loop {
             let (page, next) =
-                read(jobs, Page { after, size: Some(size) }, None, |view| view.spec.id).unwrap();
+                read(&places, jobs, Page { after, size: Some(size) }, None, |view| view.spec.id).unwrap();
             pages.push(page);
             // Through its text, as clients send it back.
             after = next.map(|next| next.to_string().parse().unwrap());
@@ -135,7 +125,7 @@ mod tests {
             assert_eq!(pages(&jobs, size).concat(), expected, "{size} a page");
             assert!(pages(&jobs, size).iter().all(|page| page.len() <= size && !page.is_empty()));
         }
-        let all = read(&jobs, Page::default(), None, |view| view.spec.id).unwrap();
+        let all = read(&Places::default(), &jobs, Page::default(), None, |view| view.spec.id).unwrap();
         assert_eq!((all.0, all.1), (expected, None));
     }
 
@@ -145,10 +135,12 @@ mod tests {
         let ids = [1, 2, 3, 4].map(|at| add(&jobs, at));
         let is_shown = |whose: &Whose| whose.created_unix_usec.is_multiple_of(2);
         let page = Page { after: None, size: Some(1) };
-        let (shown, next) = read(&jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
+        let (shown, next) =
+            read(&Places::default(), &jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
         assert_eq!((shown, next.is_some()), (vec![ids[1]], true));
         let page = Page { after: next, size: Some(1) };
-        let (shown, next) = read(&jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
+        let (shown, next) =
+            read(&Places::default(), &jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
         assert_eq!((shown, next), (vec![ids[3]], None));
     }
 

@@ -30,6 +30,7 @@ impl Engine {
     pub(super) async fn start_now(&self, spec: &Spec, claim: &Claim) -> Result<JobView, EngineError> {
         let id = spec.id;
         self.parts.running.forget(id).await;
+        self.parts.places.forget(id);
         // Twice, because a job that is there may prove not to be startable, and be gone again.
         for _ in 0..2 {
             match self.parts.spawner.start(spec).await? {

@@ -1,8 +1,9 @@
 //! The starts that are under way: a call that comes right behind a job's start, before there is such a job, waits for it.
+//! And those that were refused just now: such a call has nothing to wait for, and the refusal has been told.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -12,11 +13,24 @@ use crate::job::JobId;
 /// How long a start that was announced may take to be looked at.
 const ANNOUNCED: Duration = Duration::from_secs(1);
 
+/// How long a refusal is remembered, and how many at most: for the call that came along with the start.
+const REMEMBERED: Duration = Duration::from_secs(5);
+const MOST_REMEMBERED: usize = 256;
+
 /// Which jobs are being started. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Starting {
     jobs: Arc<Mutex<HashMap<JobId, watch::Receiver<()>>>>,
+    refused: Arc<Mutex<VecDeque<Refused>>>,
     one_more: Arc<Notify>,
+}
+
+/// A start that was refused.
+#[derive(Debug)]
+struct Refused {
+    at: Instant,
+    job: JobId,
+    client: String,
 }
 
 /// A start that is under way until this is dropped.
@@ -47,6 +61,31 @@ impl Starting {
     }
 }
 
+impl Starting {
+    /// Remembers that a client's start was refused.
+    pub(super) fn refuse(&self, job: JobId, client: &str) {
+        let mut refused = self.refused();
+        let at = Instant::now();
+        refused.retain(|refused| at.duration_since(refused.at) < REMEMBERED);
+        refused.truncate(MOST_REMEMBERED - 1);
+        refused.push_front(Refused { at, job, client: client.to_owned() });
+        drop(refused);
+        self.one_more.notify_waiters();
+    }
+
+    /// True if this client's start of the job was refused just now.
+    pub(super) fn was_refused(&self, job: JobId, client: &str) -> bool {
+        let is_it = |refused: &Refused| {
+            refused.job == job && refused.client == client && refused.at.elapsed() < REMEMBERED
+        };
+        self.refused().iter().any(is_it)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, VecDeque<Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A start that was under way.
 #[derive(Debug)]
 pub(super) struct Start(watch::Receiver<()>);
@@ -60,13 +99,13 @@ impl Start {
 }
 
 impl Starting {
-    /// Waits until a start of this job is under way, or does not come. One that begins after this call is not missed,
+    /// Waits until a start of this job is under way, was refused to this client, or does not come. One that begins after this call is not missed,
     /// whenever it is polled.
-    pub(super) fn begun(&self, job: JobId) -> impl Future<Output = ()> + Send + use<> {
-        let starting = self.clone();
+    pub(super) fn begun(&self, job: JobId, client: &str) -> impl Future<Output = ()> + Send + use<> {
+        let (starting, client) = (self.clone(), client.to_owned());
         let mut next = Box::pin(Arc::clone(&self.one_more).notified_owned());
         let begun = async move {
-            while starting.find(job).is_none() {
+            while starting.find(job).is_none() && !starting.was_refused(job, &client) {
                 next.await;
                 next = Box::pin(Arc::clone(&starting.one_more).notified_owned());
             }
@@ -126,19 +165,30 @@ mod tests {
     async fn a_start_that_was_announced_is_waited_for_and_not_for_ever() {
         let starting = Starting::default();
         let (a, b) = (A.parse().unwrap(), B.parse().unwrap());
-        let mut waits = Box::pin(starting.begun(a));
+        let mut waits = Box::pin(starting.begun(a, "alice"));
         // Begun before it is looked at, and beside another.
         let (_other, first) = (starting.begin(b), starting.begin(a));
         assert!((&mut waits).now_or_never().is_some());
-        let mut waits = Box::pin(starting.begun(a));
+        let mut waits = Box::pin(starting.begun(a, "alice"));
         assert!((&mut waits).now_or_never().is_some(), "it is under way");
         drop(first);
-        let mut waits = Box::pin(starting.begun(a));
+        let mut waits = Box::pin(starting.begun(a, "alice"));
         assert!((&mut waits).now_or_never().is_none());
         let again = starting.begin(a);
         assert!((&mut waits).now_or_never().is_some());
         drop(again);
+        // It was refused, to one client.
+        let (mut alice, mut bob) = (Box::pin(starting.begun(a, "alice")), Box::pin(starting.begun(a, "bob")));
+        assert!((&mut alice).now_or_never().is_none() && (&mut bob).now_or_never().is_none());
+        starting.refuse(a, "alice");
+        assert!((&mut alice).now_or_never().is_some() && (&mut bob).now_or_never().is_none());
+        assert!(starting.was_refused(a, "alice") && !starting.was_refused(a, "bob"));
+        assert!(!starting.was_refused(b, "alice"));
+        for _ in 0..1000 {
+            starting.refuse(b, "alice");
+        }
+        assert_eq!(starting.refused().len(), MOST_REMEMBERED);
         // None comes.
-        starting.begun(a).await;
+        starting.begun(a, "alice").await;
     }
 }

@@ -18,6 +18,7 @@ use crate::job::{Ended, JobRequest, Outcome, Phase, Spec};
 use crate::policy::action::Action;
 use crate::policy::{Among, Policy};
 use crate::spawner::protocol::{Attached, Refusal, RefusalKind, RemoveReply, Request, StartReply};
+use crate::tasks::Tasks;
 
 type Answer = Box<dyn FnMut(&JobsDir, Spec) -> StartReply + Send>;
 
@@ -40,8 +41,8 @@ impl Bench {
         tokio::spawn(spawner(listener, jobs.clone(), Arc::clone(&asked), Box::new(answer)));
         let (client, _) = SpawnerClient::attach(&socket).await.unwrap();
         let shutdown = CancellationToken::new();
-        let census = Census::start(jobs.clone(), Vec::new()).unwrap();
-        let (hub, limit) = (Hub::new().unwrap(), OutputLimit::DEFAULT);
+        let census = Census::start(jobs.clone(), Vec::new(), &Tasks::default()).unwrap();
+        let (hub, limit) = (Hub::new(&Tasks::default()).unwrap(), OutputLimit::DEFAULT);
         let engine = Engine::new(jobs.clone(), client, hub, limit, shutdown.clone(), census);
         Self { _state_dir: state_dir, jobs, engine, shutdown, asked }
     }
@@ -236,7 +237,7 @@ async fn who_asks_right_behind_a_start_waits_for_it() {
     let text = id.to_string();
     let both = async |bench: &Bench| {
         let (start, resolve) =
-            (bench.engine.start(start_of("alice", id)), bench.engine.resolve(&text, Among::All));
+            (bench.engine.start(start_of("alice", id)), bench.engine.resolve(&text, Among::All, "alice"));
         soon(async { tokio::join!(biased; start, resolve) }).await
     };
     let (started, resolved) = both(&Bench::willing().await).await;
@@ -423,7 +424,7 @@ async fn what_is_not_there_is_not_found() {
             .await
             .map(drop),
         bench.engine.stream(permit(action::Stream { job }), From::Start, None, true).await.map(drop),
-        bench.engine.resolve(&job.to_string(), Among::All).await.map(drop),
+        bench.engine.resolve(&job.to_string(), Among::All, "alice").await.map(drop),
     ];
     for error in errors {
         assert_eq!(error.unwrap_err().to_string(), format!("no job {job}"));

@@ -10,6 +10,7 @@ use super::*;
 use crate::job::fake::{FakeShim, spec};
 use crate::job::folder::JobsDir;
 use crate::job::{Outcome, Spec};
+use crate::tasks::Tasks;
 
 const ALL: Selection = Selection { from: From::Start, only: None, follow: true };
 
@@ -28,7 +29,7 @@ impl Bench {
         let jobs = JobsDir::new(state_dir.path());
         let spec = spec(JobId::random(), "alice");
         let shutdown = CancellationToken::new();
-        Self { _state_dir: state_dir, jobs, spec, hub: Hub::new().unwrap(), shutdown }
+        Self { _state_dir: state_dir, jobs, spec, hub: Hub::new(&Tasks::default()).unwrap(), shutdown }
     }
 
     fn start(&self) -> FakeShim {

@@ -9,6 +9,7 @@ use super::*;
 use crate::job::folder::JobsDir;
 use crate::job::{JobId, fake};
 use crate::output::index::Kind;
+use crate::tasks::Tasks;
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), future).await.expect("a change is told of")
@@ -30,7 +31,7 @@ fn job() -> (TempDir, fake::FakeShim) {
 #[tokio::test]
 async fn output_and_state_are_told_apart() {
     let (_state_dir, mut shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut watch = hub.watch(shim.folder()).unwrap();
     shim.append(Kind::Stdout, 1, b"x");
     assert_eq!(soon(watch.changed()).await, Ok(Change::Output));
@@ -41,7 +42,7 @@ async fn output_and_state_are_told_apart() {
 #[tokio::test]
 async fn output_does_not_wake_who_waits_for_the_state() {
     let (_state_dir, mut shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let (mut both, mut state) = (hub.watch(shim.folder()).unwrap(), hub.watch_state(shim.folder()).unwrap());
     shim.append(Kind::Stderr, 1, b"x");
     assert_eq!(soon(both.changed()).await, Ok(Change::Output));
@@ -53,7 +54,7 @@ async fn output_does_not_wake_who_waits_for_the_state() {
 #[tokio::test]
 async fn bytes_without_their_record_wake_nobody() {
     let (_state_dir, mut shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut watch = hub.watch(shim.folder()).unwrap();
     fs::write(shim.folder().file(OUTPUT), b"bytes").unwrap();
     shim.set(crate::job::Phase::Running);
@@ -68,7 +69,7 @@ async fn a_job_that_is_watched_before_it_has_an_index_is_told_of_all_the_same() 
     let state_dir = tempfile::tempdir().unwrap();
     let folder =
         fake::FakeShim::prepare(&JobsDir::new(state_dir.path()), &fake::spec(JobId::random(), "alice"));
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut early = hub.watch(&folder).unwrap();
     let mut shim = fake::FakeShim::open(&folder);
     assert_eq!(soon(early.changed()).await, Ok(Change::Output));
@@ -86,7 +87,7 @@ async fn a_job_that_is_watched_before_it_has_an_index_is_told_of_all_the_same() 
 #[tokio::test]
 async fn every_append_wakes_a_follower_that_has_seen_the_last() {
     let (_state_dir, mut shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut watch = hub.watch(shim.folder()).unwrap();
     for length in 1..=500 {
         shim.append(Kind::Stdout, 1, b"x");
@@ -100,7 +101,7 @@ async fn every_append_wakes_a_follower_that_has_seen_the_last() {
 #[tokio::test]
 async fn a_folder_is_watched_once_and_only_while_somebody_does() {
     let (_state_dir, shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let first = hub.watch(shim.folder()).unwrap();
     let second = hub.watch(shim.folder()).unwrap();
     // It and its index.
@@ -119,7 +120,7 @@ async fn a_folder_is_watched_once_and_only_while_somebody_does() {
 #[tokio::test]
 async fn a_removed_folder_is_told_of_and_its_name_can_be_used_again() {
     let (_state_dir, shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let (mut watch, mut state) = (hub.watch(shim.folder()).unwrap(), hub.watch_state(shim.folder()).unwrap());
     fs::remove_dir_all(shim.folder().path()).unwrap();
     soon(async { while watch.changed().await.is_ok() {} }).await;
@@ -135,7 +136,7 @@ async fn a_removed_folder_is_told_of_and_its_name_can_be_used_again() {
 #[tokio::test]
 async fn a_folder_that_loses_its_name_is_told_of_as_removed() {
     let (_state_dir, shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut watch = hub.watch(shim.folder()).unwrap();
     fs::rename(shim.folder().path(), shim.folder().path().with_file_name(".old.x")).unwrap();
     soon(async { while watch.changed().await.is_ok() {} }).await;
@@ -146,7 +147,7 @@ async fn a_folder_that_loses_its_name_is_told_of_as_removed() {
 #[tokio::test]
 async fn an_overflow_of_the_kernels_queue_wakes_everybody() {
     let (_state_dir, shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut watch = hub.watch(shim.folder()).unwrap();
     let overflow =
         InotifyEvent { wd: watch.descriptor(), mask: AddWatchFlags::IN_Q_OVERFLOW, cookie: 0, name: None };
@@ -158,7 +159,7 @@ async fn an_overflow_of_the_kernels_queue_wakes_everybody() {
 #[tokio::test]
 async fn the_task_ends_with_the_last_handle() {
     let (_state_dir, shim) = job();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let watch = hub.watch(shim.folder()).unwrap();
     let shared = Arc::downgrade(&hub.running.shared);
     drop(hub);

@@ -14,6 +14,7 @@ use crate::output::Extent;
 use crate::output::follower::{Event, Follower, From, Gap, GapReason, Selection};
 use crate::output::hub::Hub;
 use crate::shim::record::{JobsDirWriter, Readers};
+use crate::tasks::Tasks;
 
 const LIMIT_BYTES: u64 = OutputLimit::MIN_BYTES;
 
@@ -116,7 +117,7 @@ async fn the_oldest_bytes_make_room_and_readers_are_told() {
         let extent = Extent::read(&bench.folder).unwrap();
         assert_eq!((extent.bytes, extent.kept_from), (bench.log.output_end, bench.log.kept.offset));
         finish(&bench);
-        let hub = Hub::new().unwrap();
+        let hub = Hub::new(&Tasks::default()).unwrap();
         let kept = extent.kept_from;
         for (from, next, gone) in [
             (From::Start, 0, kept),
@@ -137,7 +138,7 @@ async fn the_oldest_bytes_make_room_and_readers_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_are_overtaken_get_no_byte_that_is_not_the_jobs() {
     let mut bench = Bench::new();
-    let hub = Hub::new().unwrap();
+    let hub = Hub::new(&Tasks::default()).unwrap();
     let mut checks = Vec::new();
     for only in [None, None, Some(Kind::Stdout), Some(Kind::Stderr)] {
         let follower = bench.follow(&hub, From::Start, only).await;

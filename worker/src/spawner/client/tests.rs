@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::job::{JobId, fake};
+use crate::tasks::Tasks;
 
 /// Accepts one connection and reads its request.
 async fn accept(listener: &UnixListener) -> (Request, UnixStream) {
@@ -155,7 +156,7 @@ async fn a_spawner_that_goes_is_attached_to_again_though_nobody_starts_a_job() {
     let (_folder, socket, listener) = a_socket();
     let (client, _, attachment) = attach(&listener, &socket).await;
     let shutdown = CancellationToken::new();
-    let client = client.stay_attached(&shutdown);
+    let client = client.stay_attached(&shutdown, &Tasks::default());
     drop(attachment);
     let attachment = take(&listener).await;
     drop(attachment);
@@ -176,7 +177,7 @@ async fn a_spawner_that_goes_is_attached_to_again_though_nobody_starts_a_job() {
 async fn a_client_that_is_dropped_keeps_nobody() {
     let (_folder, socket, listener) = a_socket();
     let (client, _, _attachment) = attach(&listener, &socket).await;
-    let client = client.stay_attached(&CancellationToken::new());
+    let client = client.stay_attached(&CancellationToken::new(), &Tasks::default());
     let shared = Arc::downgrade(&client.shared);
     drop(client);
     until(async || shared.strong_count() == 0).await;
