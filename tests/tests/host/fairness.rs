@@ -19,9 +19,9 @@ const ENDED_JOBS: usize = 4000;
 const CONNECTIONS: usize = 24;
 const CALLS_EACH: usize = 120;
 
-/// How many of one client's lists may be made while another waits for one: those that are being made, and one more each
-/// time that a place is free; some more, because answers are counted where they arrive.
-const AT_MOST_BETWEEN: usize = 64;
+/// How many of one client's lists may be made while another waits for one: some more than have their turn before it,
+/// because answers are counted where they arrive; but far from all that are underway.
+const AT_MOST_BETWEEN: usize = CONNECTIONS * CALLS_EACH / 5;
 
 fn page() -> ListRequest {
     ListRequest { page_size: Some(1), ..ListRequest::default() }
