@@ -88,7 +88,11 @@ mod tests {
     use crate::job::{Spec, fake, folder};
 
     fn add(jobs: &JobsDir, created_unix_usec: u64) -> JobId {
-        let spec = Spec { created_unix_usec, ..fake::spec(JobId::random(), "alice") };
+        add_of(jobs, "alice", created_unix_usec)
+    }
+
+    fn add_of(jobs: &JobsDir, owner: &str, created_unix_usec: u64) -> JobId {
+        let spec = Spec { created_unix_usec, ..fake::spec(JobId::random(), owner) };
         let folder = jobs.folder(spec.id);
         fs::create_dir_all(folder.path()).unwrap();
         fs::write(folder.file(folder::SPEC), serde_json::to_vec(&spec).unwrap()).unwrap();
@@ -132,8 +136,9 @@ mod tests {
     #[test]
     fn what_is_not_shown_takes_no_place() {
         let (_state_dir, jobs) = jobs();
-        let ids = [1, 2, 3, 4].map(|at| add(&jobs, at));
-        let is_shown = |whose: &Whose| whose.created_unix_usec.is_multiple_of(2);
+        let ids =
+            [("bob", 1), ("alice", 2), ("bob", 3), ("alice", 4)].map(|(owner, at)| add_of(&jobs, owner, at));
+        let is_shown = |whose: &Whose| whose.owner.name == "alice";
         let page = Page { after: None, size: Some(1) };
         let (shown, next) =
             read(&Places::default(), &jobs, page, Some(&is_shown), |view| view.spec.id).unwrap();
