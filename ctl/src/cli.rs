@@ -40,6 +40,15 @@ and of run alone:
   129  left by SIGHUP, 131 by Ctrl-\\ (SIGQUIT); the job goes on
 Of the other commands: 0 done, 1 failed, 2 wrong usage.";
 
+const RUN_HELP: &str = "\
+Signals:
+  Ctrl-C, SIGTERM   the job is stopped and its output shown to the end;
+                    another one, more than 500 ms later, leaves it (130)
+  SIGHUP, Ctrl-\\    leave the job, which goes on (129, 131)
+Whoever leaves is told the job's id and how to go on. If nobody reads the
+output any more (run … | head), the job is stopped (141). The other exit codes
+are in jobctl --help.";
+
 /// Options of every command. Each is taken from the flag, else from the environment, else from the context.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Global options")]
@@ -91,6 +100,7 @@ pub(crate) enum Command {
     Start(Later<StartArgs>),
     /// Start a job, show its output and exit with its code; Ctrl-C stops the job, Ctrl-\ leaves it alone. The job gets no
     /// stdin
+    #[command(after_help = RUN_HELP)]
     Run(Later<RunArgs>),
     /// End a job with all its processes and print how it ended
     Stop(Later<StopArgs>),

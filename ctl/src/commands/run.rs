@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jobworker_proto::v1::{Job, JobState, StopRequest, StreamRequest};
 
@@ -72,7 +72,10 @@ pub(crate) async fn run(link: &Link, args: RunArgs) -> anyhow::Result<u8> {
         stage.set(Stage::Running);
         input::note_when_any();
         tokio::select! {
-            code = to_the_end(link, &job, asked, printer, args.quiet) => code,
+            code = to_the_end(link, &job, asked, printer, args.quiet) => code.map_err(|error| match stage.get() {
+                Stage::Stopping => anyhow!("{error:#}; it is not known to be stopped: `jobctl stop {id}` stops it"),
+                Stage::Starting | Stage::Running => error,
+            }),
             () = stop_and_leave(link, &job, &progress, &mut interrupts, &stage) => Ok(exit::INTERRUPTED),
         }
     };
@@ -166,7 +169,7 @@ async fn stop_and_leave(
     let stop = async {
         if let Err(error) = stop(link, job).await {
             stage.set(Stage::Running);
-            render::note(&format!("cannot stop job {id}: {error:#}"));
+            render::note(&format!("cannot stop job {id}: {error:#}; `jobctl stop {id}` tries again"));
         }
         std::future::pending::<()>().await;
     };

@@ -226,6 +226,22 @@ fn an_interrupt_meanwhile_stops_the_job_when_the_worker_is_back() {
 }
 
 #[test]
+fn a_stop_that_never_reached_the_worker_is_told() {
+    let World { pki, worker } = World::new(ready(&[Step::Forever], None));
+    let args = ["run", "--reconnect-timeout", "1s", "server"];
+    let (mut child, _stdout) = begin_with(crate::jobctl::as_client(&pki, "alice", worker.address, &args));
+    let mut stderr = stderr_of(&mut child);
+    let id = worker.asked(|asked| asked.starts[0].id.clone());
+    drop(worker);
+    next_note(&mut stderr);
+    send(&child, Signal::SIGINT);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("the rest");
+    assert_eq!(finish(child).code, Some(125), "{rest}");
+    assert!(rest.contains("gave up") && rest.contains(&format!("`jobctl stop {id}`")), "{rest}");
+}
+
+#[test]
 fn a_second_interrupt_meanwhile_leaves() {
     let World { pki, worker } = World::new(ready(&[Step::Forever], None));
     let command = crate::jobctl::as_client(&pki, "alice", worker.address, &["run", "server"]);
