@@ -4,6 +4,7 @@
 //! The binaries are taken from `JOBWORKER_BIN_DIR`, else from the build folder that the test itself stands in.
 //! A test that needs what the host does not give fails; nothing here skips.
 
+pub mod attributes;
 pub mod bench;
 pub mod binaries;
 pub mod census;

@@ -23,6 +23,7 @@ use crate::renewal;
 use crate::retention::Keep;
 use crate::service;
 use crate::spawner::client::Settings as SpawnerSettings;
+use crate::spawner::defaults::{JobDefaults, RepeatedRlimit};
 use crate::tls;
 
 /// Read where there is no `--config`, if it exists.
@@ -116,6 +117,9 @@ pub enum ConfigError {
         /// The flag and key.
         name: &'static str,
     },
+    /// Two limits for one resource.
+    #[error(transparent)]
+    Rlimits(#[from] RepeatedRlimit),
     /// One of two that make sense together only.
     #[error(
         "--{given} makes no sense without --{missing}: together they turn the renewal of certificates on"
@@ -201,6 +205,8 @@ fn spawner(options: &Options) -> Result<Spawner, ConfigError> {
             ("cgroup", options.cgroup.is_some()),
             ("default-user", options.default_user.is_some()),
             ("allow-user", options.allow_user.is_some()),
+            ("default-rlimit", options.default_rlimit.is_some()),
+            ("default-oom-score-adj", options.default_oom_score_adj.is_some()),
         ];
         return match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(ConfigError::NotOurSpawner { name }),
@@ -214,6 +220,10 @@ fn spawner(options: &Options) -> Result<Spawner, ConfigError> {
         cgroup: options.cgroup.clone(),
         default_user: options.default_user.clone(),
         allow_users: options.allow_user.clone().unwrap_or_default(),
+        defaults: JobDefaults::new(
+            options.default_rlimit.clone().unwrap_or_default(),
+            options.default_oom_score_adj,
+        )?,
         log: log_settings(options),
     }))
 }

@@ -12,6 +12,7 @@ mod ceilings;
 mod certificates;
 mod cgroup;
 mod dates;
+mod defaults;
 mod finding;
 mod holder;
 mod kernel;
@@ -71,6 +72,7 @@ const CHECKS: &[fn(&Subject) -> Vec<Finding>] = &[
     limits::check,
     state::check,
     users::check,
+    defaults::check,
     certificates::check,
     policy::check,
     port::check,

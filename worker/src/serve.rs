@@ -92,7 +92,6 @@ async fn start(config: Config) -> anyhow::Result<()> {
         registry.register_collector(Box::new(collect::Process::started_now()));
         tasks.spawn("endpoint of the metrics", endpoint::serve(listener, registry, shutdown.clone()));
     }
-    // After the spawner was started: what jobs inherit stays as it is.
     raise_open_files();
     let address = listener.local_addr().context("can't tell the address that was bound")?;
     tracing::info!("listening on {address}");

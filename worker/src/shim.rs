@@ -6,12 +6,14 @@
 //! caller of `Start`, and nothing of the job is left.
 
 mod as_user;
+pub mod attributes;
 pub mod birth;
 pub mod capture;
 pub mod clock;
 pub mod confinement;
 pub mod control;
 pub mod environment;
+pub mod inherited;
 pub mod life;
 mod log;
 pub mod machine;

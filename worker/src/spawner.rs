@@ -6,6 +6,7 @@
 
 mod children;
 pub mod client;
+pub mod defaults;
 mod fork;
 pub mod handover;
 pub mod host;
@@ -26,8 +27,11 @@ use anyhow::Context;
 use nix::sys::prctl::set_name;
 use nix::unistd::ForkResult;
 
+use self::defaults::{DefaultRlimit, JobDefaults, OomScoreAdj};
 use self::host::Host;
 use self::server::{Fate, Server};
+use crate::shim::attributes::Attributes;
+use crate::shim::inherited;
 use crate::{notify, shim};
 
 /// `jobworker spawner`.
@@ -51,9 +55,33 @@ pub struct Args {
     /// Another OS user that jobs may run as; repeatable.
     #[arg(long, value_name = "USER", env = "JOBWORKER_ALLOW_USER", value_delimiter = ',')]
     pub allow_user: Vec<String>,
+    /// Limit of setrlimit(2) that jobs begin with, in its units: NOFILE=1024:524288 (soft and hard), CORE=unlimited; repeatable
+    /// [default: as README's table says].
+    #[arg(long, value_name = "NAME=SOFT:HARD", env = "JOBWORKER_DEFAULT_RLIMIT", value_delimiter = ',')]
+    pub default_rlimit: Vec<DefaultRlimit>,
+    /// How soon the kernel's out-of-memory killer takes jobs' processes, from -1000 (never) to 1000; their users can't lower
+    /// it [default: 0].
+    #[arg(long, value_name = "N", env = "JOBWORKER_DEFAULT_OOM_SCORE_ADJ", allow_hyphen_values = true)]
+    pub default_oom_score_adj: Option<OomScoreAdj>,
     /// End when no worker is attached and no job runs.
     #[arg(long)]
     pub exit_when_idle: bool,
+}
+
+impl Args {
+    /// What jobs begin with. Says in the log what of it they don't get.
+    ///
+    /// # Errors
+    /// When something was asked for that they can't be given.
+    fn attributes(&self) -> anyhow::Result<Attributes> {
+        let attributes =
+            Attributes::new(&JobDefaults::new(self.default_rlimit.clone(), self.default_oom_score_adj)?)?;
+        let lacking = attributes.try_out()?;
+        if !lacking.is_empty() {
+            tracing::info!("not allowed to give jobs {}: they get what comes next to it", lacking.join(", "));
+        }
+        Ok(attributes)
+    }
 }
 
 /// Serves until SIGTERM or SIGINT; jobs go on under their shims then. Writes the line `ready` to stdout once a worker
@@ -64,6 +92,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     call_oneself(c"jobworker-spawn");
     let socket = args.socket.clone().unwrap_or_else(|| args.state_dir.join("spawner.sock"));
+    inherited::reset();
     let host = Host::prepare(args)?;
     host.describe();
     let mut server = Server::bind(&socket, &host, args.exit_when_idle)

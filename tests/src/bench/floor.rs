@@ -16,12 +16,14 @@ use anyhow::{Context, bail};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{ForkResult, alarm, fork, pause};
 
-/// Enough for three system calls.
+/// Enough for four system calls.
 const STACK_BYTES: usize = 64 << 10;
 
 /// A program that is started over and over by one thread.
 pub(super) struct Birthplace {
     program: Program,
+    /// At the priority that jobs have, whatever this process has: as fast as they are is the question then.
+    is_ordinary: bool,
     stdout: Option<OwnedFd>,
     /// Of the highest alignment that a stack needs, 16 bytes.
     stack: Vec<u128>,
@@ -56,6 +58,7 @@ impl Program {
 struct Exec {
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
+    is_ordinary: bool,
     stdout: RawFd,
     errno: c_int,
 }
@@ -63,11 +66,11 @@ struct Exec {
 impl Birthplace {
     /// `/bin/true`.
     pub(super) fn of_true() -> Self {
-        Self::new(Program::new([OsStr::new("/bin/true")]))
+        Self { is_ordinary: true, ..Self::new(Program::new([OsStr::new("/bin/true")])) }
     }
 
     pub(super) fn new(program: Program) -> Self {
-        Self { program, stdout: None, stack: vec![0; STACK_BYTES / size_of::<u128>()] }
+        Self { program, is_ordinary: false, stdout: None, stack: vec![0; STACK_BYTES / size_of::<u128>()] }
     }
 
     /// What it writes to stdout goes there.
@@ -93,6 +96,7 @@ impl Birthplace {
         let mut exec = Exec {
             argv: pointers(&self.program.words),
             env: pointers(&self.program.env),
+            is_ordinary: self.is_ordinary,
             stdout: self.stdout.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             errno: 0,
         };
@@ -127,6 +131,10 @@ extern "C" fn execute(argument: *mut c_void) -> c_int {
     // SAFETY: `birth` hands over an `Exec` that it does not touch before this has ended.
     unsafe {
         let exec = &mut *argument.cast::<Exec>();
+        if exec.is_ordinary {
+            // No privilege is needed, and whatever fails leaves it as it is.
+            libc::sched_setscheduler(0, libc::SCHED_OTHER, &libc::sched_param { sched_priority: 0 });
+        }
         if exec.stdout >= 0 {
             libc::dup2(exec.stdout, libc::STDOUT_FILENO);
         }

@@ -1,15 +1,18 @@
-//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|attach|flood|lines|trace|threads …`.
-//! Bounded, each of them.
+//! What the jobs under test do: `actor hog|hog-children|bomb|spin|random|write|ask|attach|flood|lines|trace|threads|attributes|
+//! odd …`. Bounded, each of them.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jobworker_tests::api::OutputStream;
+use jobworker_tests::attributes;
 use jobworker_tests::faults::lines::{line, stream};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
@@ -34,6 +37,11 @@ fn main() -> ExitCode {
         ["threads", count] => threads(number(count)),
         ["attach", socket, count] => attach(socket, number(count)),
         ["flood", socket, count, mib] => flood(socket, number(count), number(mib)),
+        ["attributes"] => attributes::show().map(|lines| println!("{}", lines.join("\n"))),
+        ["odd", program, args @ ..] => odd(true, program, args),
+        ["odd-unprivileged", program, args @ ..] => odd(false, program, args),
+        ["store-key", name] => store_key(name),
+        ["find-key", name] => find_key(name),
         ["write", "direct", path, bytes] => write(path, number(bytes), libc::O_DIRECT),
         ["lines", seed, count, burst] => {
             lines(number(seed) as u64, number(count) as u64, number(burst) as u64)
@@ -52,6 +60,27 @@ fn main() -> ExitCode {
 
 fn number(text: &str) -> usize {
     text.parse().expect("a number")
+}
+
+/// Becomes that program, with an odd value of everything that a program inherits.
+fn odd(privileged: bool, program: &str, args: &[&str]) -> io::Result<()> {
+    attributes::make_odd(privileged)?;
+    Err(Command::new(program).args(args).exec())
+}
+
+/// Puts a key into the session keyring, says so, and stays.
+fn store_key(name: &str) -> io::Result<()> {
+    attributes::add_key(&CString::new(name)?, b"secret")?;
+    println!("stored");
+    thread::sleep(LIFETIME);
+    Ok(())
+}
+
+/// Looks for a key in the session keyring.
+fn find_key(name: &str) -> io::Result<()> {
+    let found = if attributes::finds_key(&CString::new(name)?) { "found" } else { "none" };
+    println!("{found} in {}", attributes::session_keyring()?);
+    Ok(())
 }
 
 /// Takes so much memory, page by page, and keeps it.

@@ -25,6 +25,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     uid: Option<u32>,
+    behind: Vec<String>,
     stdout: Option<PathBuf>,
     renewing: bool,
 }
@@ -79,6 +80,13 @@ impl Builder {
         self
     }
 
+    /// A command that becomes the worker, which it is given as its last arguments: `actor odd`.
+    #[must_use]
+    pub fn behind(mut self, command: &[&str]) -> Self {
+        self.behind = command.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// A file for its stdout.
     #[must_use]
     pub fn stdout(mut self, path: &Path) -> Self {
@@ -96,7 +104,7 @@ impl Builder {
         // A worker of another OS user could not use a group of ours.
         let own_cgroup = self.cgroup.is_none() && self.uid.is_none();
         let cgroup = if own_cgroup { scratch::group_for(state.path()) } else { self.cgroup };
-        let mut command = command(&pki, state.path(), cgroup.as_deref());
+        let mut command = command(&self.behind, &pki, state.path(), cgroup.as_deref());
         let is_said = |flag: &&String| ["--default-user", "--spawner-socket"].contains(&flag.as_str());
         // A worker that is root has to be told as whom jobs run.
         if geteuid().is_root() && self.uid.is_none() && !self.args.iter().any(|arg| is_said(&arg)) {
@@ -139,8 +147,16 @@ fn listening(line: &str) -> Option<String> {
 }
 
 /// `jobworker serve` with its files, and a log that tests can read.
-fn command(pki: &Pki, state: &Path, cgroup: Option<&Path>) -> Command {
-    let mut command = Command::new(binary("jobworker"));
+fn command(behind: &[String], pki: &Pki, state: &Path, cgroup: Option<&Path>) -> Command {
+    let program = binary("jobworker");
+    let mut command = match behind {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(binary(first));
+            command.args(rest).arg(program);
+            command
+        }
+    };
     clean(&mut command);
     command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).stderr(Stdio::piped());
     command.arg("--state-dir").arg(state).arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());

@@ -18,6 +18,7 @@ mod certs_reload;
 mod certs_status;
 mod certs_support;
 mod config;
+mod defaults;
 mod doctor;
 mod documents;
 mod exec_failures;

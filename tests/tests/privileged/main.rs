@@ -8,6 +8,7 @@ mod birth;
 mod clock;
 mod controllers;
 mod cpu;
+mod defined;
 mod disk;
 mod doctor;
 mod documents;

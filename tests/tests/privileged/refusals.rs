@@ -59,6 +59,27 @@ async fn limits_below_the_least() {
     assert_all_refused(Code::InvalidArgument, "INVALID_FIELD", table).await;
 }
 
+/// A page is a limit, and no program fits in it: the kernel says ENOMEM to the one that it can't execute there, or
+/// kills it.
+#[tokio::test]
+async fn a_memory_limit_that_no_program_fits_in() {
+    let setup = Setup::new().await;
+    let mut client = setup.worker.admin().await;
+    let spec = limited(shell("echo ran"), Limits { memory: "4KiB".to_owned(), ..Limits::default() });
+    match start(&mut client, spec).await {
+        Err(refused) => {
+            let words = ["spec.limits.memory", "4096 bytes are too few", "ENOMEM"];
+            assert_refused(Err::<(), _>(refused), Code::InvalidArgument, "INVALID_FIELD", &words);
+            assert_eq!(setup.subtree.jobs().len(), 0, "a group is left");
+        }
+        Ok(job) => {
+            let ended = crate::jobs::until_status(&mut client, &job.id, |job| job.outcome.clone()).await;
+            assert_eq!(ended.cause(), jobworker_tests::api::Cause::OutOfMemory, "{ended:?}");
+        }
+    }
+    run(&mut client, shell(":")).await.expect("the next job is fine");
+}
+
 #[tokio::test]
 async fn users_and_folders_that_are_not_there() {
     let table: Vec<(JobSpec, &[&str])> = vec![

@@ -51,6 +51,13 @@ impl Setup {
         Self { worker, subtree, _turn: turn }
     }
 
+    /// With a worker, and with it a spawner, that another command becomes.
+    pub(crate) async fn behind(command: &[&str], args: &[&str]) -> Self {
+        let (turn, subtree) = (Turn::shared().await, Subtree::new());
+        let worker = Worker::builder().behind(command).cgroup(&subtree.path()).args(args).start();
+        Self { worker, subtree, _turn: turn }
+    }
+
     /// For a measurement.
     pub(crate) async fn alone() -> Self {
         Self::build(Turn::alone().await, Subtree::new(), &[])

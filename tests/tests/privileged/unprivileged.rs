@@ -73,11 +73,7 @@ impl Spawner {
     }
 
     fn worker_with(&self, more: &[&str]) -> Worker {
-        let pki = Arc::new(Pki::new());
-        chown(pki.dir(), Some(WORKER), Some(WORKER)).expect("root may");
-        for file in fs::read_dir(pki.dir()).expect("the folder is there") {
-            chown(file.expect("a file").path(), Some(WORKER), Some(WORKER)).expect("root may");
-        }
+        let pki = pki_of(WORKER);
         let socket = self.socket();
         let args = ["--spawner-socket", socket.to_str().expect("UTF-8")];
         Worker::builder().uid(WORKER).pki(&pki).state(&self.state).args(&args).args(more).start()
@@ -100,6 +96,16 @@ impl Spawner {
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state.path().join("jobs")
     }
+}
+
+/// Certificates that belong to an OS user.
+pub(crate) fn pki_of(uid: u32) -> Arc<Pki> {
+    let pki = Arc::new(Pki::new());
+    chown(pki.dir(), Some(uid), Some(uid)).expect("root may");
+    for file in fs::read_dir(pki.dir()).expect("the folder is there") {
+        chown(file.expect("a file").path(), Some(uid), Some(uid)).expect("root may");
+    }
+    pki
 }
 
 impl Drop for Spawner {

@@ -15,6 +15,7 @@ use super::log;
 use crate::audit;
 use crate::metrics::listen::LoopbackAddress;
 use crate::retention::{KeepBytes, KeepFor};
+use crate::spawner::defaults::{DefaultRlimit, OomScoreAdj};
 
 /// What was given, and nothing else: no defaults.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
@@ -67,7 +68,7 @@ pub struct Options {
     pub renew_days: Option<Days>,
 
     /// Socket of a spawner that runs already, under a service manager or as another user [default: the worker starts
-    /// one itself, which takes the next three].
+    /// one itself, which takes the next five].
     #[arg(long, value_name = "PATH", env = "JOBWORKER_SPAWNER_SOCKET", help_heading = "Jobs")]
     pub spawner_socket: Option<PathBuf>,
     /// Delegated cgroup v2 subtree for the jobs' groups [default: the worker's own].
@@ -85,6 +86,26 @@ pub struct Options {
         help_heading = "Jobs"
     )]
     pub allow_user: Option<Vec<String>>,
+    /// Limit of setrlimit(2) that jobs begin with, in its units: NOFILE=1024:524288 (soft and hard), CORE=unlimited; repeatable
+    /// [default: as README's table says].
+    #[arg(
+        long,
+        value_name = "NAME=SOFT:HARD",
+        env = "JOBWORKER_DEFAULT_RLIMIT",
+        value_delimiter = ',',
+        help_heading = "Jobs"
+    )]
+    pub default_rlimit: Option<Vec<DefaultRlimit>>,
+    /// How soon the kernel's out-of-memory killer takes jobs' processes, from -1000 (never) to 1000; their users can't lower
+    /// it [default: 0].
+    #[arg(
+        long,
+        value_name = "N",
+        env = "JOBWORKER_DEFAULT_OOM_SCORE_ADJ",
+        allow_hyphen_values = true,
+        help_heading = "Jobs"
+    )]
+    pub default_oom_score_adj: Option<OomScoreAdj>,
     /// How long a stopped job has to end before it is killed, where the client does not say [default: 10s].
     #[arg(long, value_name = "TIME", env = "JOBWORKER_GRACE", help_heading = "Jobs")]
     #[arg(value_parser = humantime::parse_duration)]
@@ -185,6 +206,8 @@ impl Options {
             cgroup: self.cgroup.or(other.cgroup),
             default_user: self.default_user.or(other.default_user),
             allow_user: self.allow_user.or(other.allow_user),
+            default_rlimit: self.default_rlimit.or(other.default_rlimit),
+            default_oom_score_adj: self.default_oom_score_adj.or(other.default_oom_score_adj),
             grace: self.grace.or(other.grace),
             output_limit: self.output_limit.or(other.output_limit),
             keep_ended_for: self.keep_ended_for.or(other.keep_ended_for),

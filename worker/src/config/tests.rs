@@ -80,6 +80,38 @@ fn a_spawner_that_runs_already_is_not_told_anything() {
 }
 
 #[test]
+fn what_jobs_begin_with_goes_to_the_spawner() {
+    let file = "default-rlimit = [\"NOFILE=10:20\", \"CORE=unlimited\"]\ndefault-oom-score-adj = -5";
+    let defaults = |args: &[&str]| match load(file, args).unwrap().spawner {
+        Spawner::Own(spawner) => {
+            let limits =
+                spawner.defaults.rlimits().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            (limits, spawner.defaults.oom_score_adj().map(|badness| badness.to_string()).unwrap_or_default())
+        }
+        other => panic!("{other:?}"),
+    };
+    let texts = |limits: &str, badness: &str| (limits.to_owned(), badness.to_owned());
+    assert_eq!(defaults(&[]), texts("NOFILE=10:20 CORE=unlimited:unlimited", "-5"));
+    let args = ["--default-rlimit", "AS=1", "--default-oom-score-adj", "-7"];
+    assert_eq!(defaults(&args), texts("AS=1:1", "-7"));
+
+    for (file, part) in [
+        ("default-rlimit = [\"CORE=0\", \"CORE=1\"]", "CORE=0:0 and CORE=1:1 are for the same resource"),
+        ("default-rlimit = [\"OPEN=0\"]", "\"OPEN\" is no resource of setrlimit(2)"),
+        ("default-rlimit = [\"CORE=2:1\"]", "the soft limit is above the hard one"),
+        ("default-oom-score-adj = 1001", "-1000 to 1000"),
+        ("spawner-socket = \"/run/s\"\ndefault-rlimit = []", "--default-rlimit is for a spawner that"),
+        (
+            "spawner-socket = \"/run/s\"\ndefault-oom-score-adj = 0",
+            "--default-oom-score-adj is for a spawner that",
+        ),
+    ] {
+        let error = words(&load(file, &[]).unwrap_err());
+        assert!(error.contains(part), "{file}: {error}");
+    }
+}
+
+#[test]
 fn renewal_needs_a_ca_and_its_key() {
     assert!(load("", &[]).unwrap().renewal.is_none(), "off by default");
     let both = "renew-ca = \"r.pem\"\nrenew-key = \"r-key.pem\"\n";
@@ -170,6 +202,8 @@ fn what_the_packaged_file_shows_as_defaults_is_the_default() {
         "cgroup",
         "default-user",
         "allow-user",
+        "default-rlimit",
+        "default-oom-score-adj",
         "keep-ended-for",
         "keep-ended-bytes",
         "policy",

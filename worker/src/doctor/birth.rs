@@ -15,7 +15,7 @@ use super::Subject;
 use super::finding::Finding;
 use super::scratch::Scratch;
 use crate::config::Spawner;
-use crate::shim::birth::{Credentials, Image, Stdio, Step, birth};
+use crate::shim::birth::{Credentials, Image, Stdio, birth};
 use crate::spawner::users::AllowedUsers;
 
 const SUBJECT: &str = "birth";
@@ -53,13 +53,14 @@ fn live_and_die(base: &Base, user: Option<Credentials>) -> anyhow::Result<()> {
         argv: vec![c"sh".to_owned(), c"-c".to_owned(), c"read line".to_owned()],
         env: Vec::new(),
         workdir: c"/".to_owned(),
+        settings: Vec::new(),
         user,
         // Nobody would end it if this process were killed now.
         die_with_parent: true,
     };
     let stdio = Stdio { stdin: input.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
     let born = birth(&image, Some(scratch.group().dir()), &stdio);
-    let main = born.map_err(|error| anyhow::anyhow!("{}: {}", action(error.step), error.errno.desc()))?;
+    let main = born.map_err(|error| anyhow::anyhow!("can't {}: {}", error.step.call(&image), error.errno))?;
     let checked = check(scratch.group(), main);
     // Also where something is wrong: it has nothing to read any more, and ends.
     drop(held);
@@ -84,14 +85,4 @@ fn check(group: &Group, main: Pid) -> anyhow::Result<()> {
     group.kill()?;
     ensure!(group.wait_empty(PATIENCE)?, "a process outlived cgroup.kill by {} s", PATIENCE.as_secs());
     Ok(())
-}
-
-fn action(step: Step) -> &'static str {
-    match step {
-        Step::Clone => "clone3 into the group",
-        Step::Setup => "setsid, dup2 and close_range",
-        Step::User => "become the default user",
-        Step::Workdir => "chdir /",
-        Step::Exec => "execute /bin/sh",
-    }
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::attributes::Setting;
 use super::birth::Image;
 use crate::job::{ByteStr, JobRequest};
 use crate::spawner::users::OsUser;
@@ -15,7 +16,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const LANG: &str = "C.UTF-8";
 
 /// Prepares a request for its execution as `user`; `in_group`: whether a group will hold the job together.
-pub fn image(request: &JobRequest, user: &OsUser, in_group: bool) -> Image {
+pub fn image(request: &JobRequest, user: &OsUser, settings: Vec<Setting>, in_group: bool) -> Image {
     let env = environment(request, user);
     let path = env.iter().rev().find(|(key, _)| key == "PATH").map_or(&[][..], |(_, value)| value);
     Image {
@@ -23,6 +24,7 @@ pub fn image(request: &JobRequest, user: &OsUser, in_group: bool) -> Image {
         argv: [&request.command].into_iter().chain(&request.args).map(ByteStr::to_c_string).collect(),
         env: env.iter().map(|(key, value)| c_string(&[key.as_bytes(), b"=", value].concat())).collect(),
         workdir: request.workdir.to_c_string(),
+        settings,
         user: user.credentials.clone(),
         die_with_parent: !in_group,
     }
@@ -93,7 +95,8 @@ mod tests {
 
     #[test]
     fn the_environment_is_clean_and_requests_win() {
-        let image = image(&request("make", &[("HOME", "/srv"), ("A", "1"), ("A", "2")]), &alice(), true);
+        let image =
+            image(&request("make", &[("HOME", "/srv"), ("A", "1"), ("A", "2")]), &alice(), Vec::new(), true);
         let path = format!("PATH={DEFAULT_PATH}");
         assert_eq!(texts(&image.env), [&path, "USER=alice", "LANG=C.UTF-8", "HOME=/srv", "A=2"]);
         assert_eq!(texts(&image.argv), ["make", "-j4"]);
@@ -101,13 +104,13 @@ mod tests {
 
     #[test]
     fn names_are_looked_up_in_the_jobs_own_path() {
-        let image = image(&request("make", &[("PATH", "/opt/bin::/bin")]), &alice(), true);
+        let image = image(&request("make", &[("PATH", "/opt/bin::/bin")]), &alice(), Vec::new(), true);
         assert_eq!(texts(&image.programs), ["/opt/bin/make", "./make", "/bin/make"]);
     }
 
     #[test]
     fn a_slash_makes_it_a_path() {
-        let image = image(&request("./make", &[]), &alice(), true);
+        let image = image(&request("./make", &[]), &alice(), Vec::new(), true);
         assert_eq!(texts(&image.programs), ["./make"]);
     }
 }

@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, fchown, getsid, pipe2, setsid};
 
+use super::attributes::Setting;
 use super::birth::{Stdio, stop_ignoring_signals};
 use super::capture::Capture;
 use super::record::JobFolder;
@@ -33,6 +34,8 @@ pub(super) struct Ready {
     /// SIGCHLD, and SIGTERM to the shim.
     pub(super) signals: SignalFd,
     pub(super) streams: Streams,
+    /// What the job would inherit from this process, and gets instead.
+    pub(super) settings: Vec<Setting>,
     /// Whom jobs run as that name nobody, looked up at that time.
     default_user: Option<(Instant, OsUser)>,
 }
@@ -57,7 +60,8 @@ impl Ready {
         let default_user = host.users.resolve(None).ok().map(|user| (Instant::now(), user));
         match open(&folder) {
             Ok((capture, control, streams)) => {
-                Ok(Self { folder, capture, control, signals, streams, default_user })
+                let settings = host.attributes.missing();
+                Ok(Self { folder, capture, control, signals, streams, settings, default_user })
             }
             Err(reply) => {
                 folder.remove();

@@ -35,6 +35,15 @@ pub(super) fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, imag
         let message = format!("spec.command: can't execute {command:?} as {}: {why}", user.name);
         refused(RefusalKind::CommandNotExecutable, "spec.command", message)
     };
+    // Whatever the kernel wanted memory for was in the job's group.
+    if let (Errno::ENOMEM, Some(limit)) = (errno, request.limits.memory) {
+        let message = format!(
+            "spec.limits.memory: {} bytes are too few to start {command:?} in: {errno}; a program takes some hundred KiB \
+             or more",
+            limit.bytes()
+        );
+        return refused(RefusalKind::InvalidField, "spec.limits.memory", message);
+    }
     match (step, errno) {
         // As the user, though the child was that, too: the name may be another file's by now.
         (Step::Exec, Errno::ENOENT)
@@ -51,10 +60,15 @@ pub(super) fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, imag
             refused(RefusalKind::CommandNotFound, "spec.command", message)
         }
         (Step::Exec, Errno::E2BIG) => {
-            let message =
-                format!("spec.args: the kernel refuses arguments and environment of this size: {errno}");
+            let message = format!(
+                "spec.args: the kernel refuses arguments and environment of this size, more than a quarter of the \
+                 job's soft RLIMIT_STACK, or one of more than 128 KiB: {errno}"
+            );
             refused(RefusalKind::InvalidField, "spec.args", message)
         }
+        (Step::Exec, Errno::EAGAIN) => not_executable(&format!(
+            "the user has as many processes as RLIMIT_NPROC allows (the spawner's --default-rlimit): {errno}"
+        )),
         (Step::Exec, errno) => not_executable(&errno.to_string()),
         (Step::Workdir, errno) => {
             let workdir = &request.workdir;
@@ -65,10 +79,18 @@ pub(super) fn birth_refusal(error: &BirthError, spec: &Spec, user: &OsUser, imag
             let message = format!("spec.user: can't become {}: {errno}", user.name);
             refused(RefusalKind::Host, "spec.user", message)
         }
-        (Step::Clone | Step::Setup, errno) => host_failed(
-            "start a process in the job's group (clone3 with CLONE_INTO_CGROUP and close_range need Linux 5.11)",
-            &(*errno).into(),
-        ),
+        (Step::Setting(_), Errno::EDQUOT) => {
+            let message = format!(
+                "can't {} for {}: {errno}; raise kernel.keys.maxkeys and maxbytes, or root_maxkeys and root_maxbytes",
+                step.call(image),
+                user.name
+            );
+            StartReply::Refused(Refusal { kind: RefusalKind::Host, field: None, message })
+        }
+        _ => {
+            let message = format!("can't start the job's process, to {}: {errno}", step.call(image));
+            StartReply::Refused(Refusal { kind: RefusalKind::Host, field: None, message })
+        }
     }
 }
 
@@ -119,4 +141,53 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use jobworker_limits::Limits;
+
+    use super::*;
+    use crate::job::{JobId, fake};
+    use crate::shim::attributes::Setting;
+
+    fn message(step: Step, errno: Errno, limits: Limits) -> Refusal {
+        let mut spec = fake::spec(JobId::random(), "alice");
+        spec.request.limits = limits;
+        let user = OsUser { name: "alice".to_owned(), home: "/".into(), credentials: None };
+        let mut image = environment::image(&spec.request, &user, Vec::new(), true);
+        image.settings = vec![Setting::IoPriority, Setting::Keyring];
+        match birth_refusal(&BirthError { step, errno }, &spec, &user, &image) {
+            StartReply::Refused(refusal) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_job_without_enough_memory_is_told_of_its_own_limit() {
+        let limits = Limits { memory: "4KiB".parse().ok(), ..Limits::default() };
+        for step in [Step::Exec, Step::Setting(0), Step::Clone] {
+            let refusal = message(step, Errno::ENOMEM, limits.clone());
+            assert_eq!(refusal.field.as_deref(), Some("spec.limits.memory"));
+            assert!(refusal.message.contains("4096 bytes are too few") && refusal.message.contains("ENOMEM"));
+        }
+        let refusal = message(Step::Exec, Errno::ENOMEM, Limits::default());
+        assert_eq!(refusal.field.as_deref(), Some("spec.command"), "the host's memory, not the job's");
+    }
+
+    #[test]
+    fn what_failed_before_the_command_is_named_with_its_errno() {
+        for (step, part) in [
+            (Step::Clone, "(clone3 with CLONE_INTO_CGROUP): EPERM"),
+            (Step::Session, "(setsid): EPERM"),
+            (Step::Descriptors, "(close_range with CLOSE_RANGE_CLOEXEC): EPERM"),
+            (Step::Setting(1), "to give it a session keyring of its own: EPERM"),
+        ] {
+            let refusal = message(step, Errno::EPERM, Limits::default());
+            assert_eq!((refusal.kind, refusal.field), (RefusalKind::Host, None));
+            assert!(refusal.message.contains(part), "{}", refusal.message);
+        }
+        let refusal = message(Step::Setting(1), Errno::EDQUOT, Limits::default());
+        assert!(refusal.message.contains("kernel.keys.maxkeys"), "{}", refusal.message);
+    }
 }

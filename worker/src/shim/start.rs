@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use rustix::process::WaitOptions;
 
 use super::as_user::as_user;
+use super::attributes::Setting;
 use super::birth::birth;
 use super::capture::Capture;
 use super::confinement::{Confinement, Left};
@@ -52,9 +53,9 @@ pub(super) fn start(mut ready: Ready, spec: &Spec, host: &Host) -> Result<Born, 
         Ok(asked) => asked,
         Err(reply) => return Err(NotStarted { reply, is_cleared: ready.discard() }),
     };
-    let Ready { folder, mut capture, control, signals, streams, .. } = ready;
+    let Ready { folder, mut capture, control, signals, streams, settings, .. } = ready;
     capture.limit(spec.output_limit());
-    match begin(spec, host, &user, &folder, &mut confinement, streams) {
+    match begin(spec, host, &user, &folder, &mut confinement, (streams, settings)) {
         Ok((state, main, timeout_at)) => {
             Ok(Born { folder, state, confinement, capture, control, signals, main, timeout_at })
         }
@@ -115,11 +116,11 @@ fn begin(
     user: &OsUser,
     folder: &JobFolder,
     confinement: &mut Confinement,
-    streams: Streams,
+    (streams, settings): (Streams, Vec<Setting>),
 ) -> Result<(State, Pid, Option<Instant>), StartReply> {
     streams.admit(user).map_err(|error| host_failed("make a pipe the job's", &error))?;
     let limits_in_force = in_force(confinement)?;
-    let image = environment::image(&spec.request, user, confinement.as_group().is_some());
+    let image = environment::image(&spec.request, user, settings, confinement.as_group().is_some());
     let began_boot_usec = clock::boot_usec();
     let main = birth(&image, confinement.as_group().map(Group::dir), &streams.stdio())
         .map_err(|error| birth_refusal(&error, spec, user, &image))?;

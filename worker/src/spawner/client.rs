@@ -24,6 +24,7 @@ pub use self::error::SpawnerError;
 
 use self::attachment::Attachment;
 use self::retire::retire;
+use super::defaults::JobDefaults;
 use super::protocol::{Attached, MAX_LINE_BYTES, RemoveReply, Request, StartReply};
 use crate::config::log;
 use crate::job::spec::FORMAT_VERSION;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub default_user: Option<String>,
     /// Other OS users that jobs may run as.
     pub allow_users: Vec<String>,
+    /// What jobs begin with.
+    pub defaults: JobDefaults,
     /// How it logs, to the same stderr as the worker.
     pub log: log::Settings,
 }

@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Uid, User, geteuid};
 
 use super::Args;
 use super::users::AllowedUsers;
+use crate::shim::attributes::Attributes;
 use crate::shim::record::{JobsDirWriter, Readers};
 
 /// The host, as far as jobs need it.
@@ -20,6 +21,8 @@ pub struct Host {
     pub jobs: JobsDirWriter,
     /// As whom jobs may run.
     pub users: AllowedUsers,
+    /// What jobs begin with.
+    pub attributes: Attributes,
     /// Who reads the jobs' folders.
     pub readers: Readers,
     /// Who may connect, besides root and the spawner's own user.
@@ -35,6 +38,8 @@ impl Host {
     /// When the state folder can't be made or trusted, or a user does not exist. A missing subtree is no error: jobs without
     /// limits run.
     pub fn prepare(args: &Args) -> anyhow::Result<Self> {
+        // First: where it refuses something, nothing has been made.
+        let attributes = args.attributes()?;
         let worker = args.worker_user.as_deref().map(worker_user).transpose()?;
         let readers = Readers { group: worker.map(|(_, gid)| gid) };
         let jobs = JobsDirWriter::make(&args.state_dir, worker)
@@ -51,7 +56,8 @@ impl Host {
         users.resolve(None).context("can't run jobs as the default user")?;
         let boot_id =
             fs::read_to_string("/proc/sys/kernel/random/boot_id").context("can't read the boot id")?;
-        Ok(Self { base, without_base, jobs, users, readers, worker, boot_id: boot_id.trim().to_owned() })
+        let boot_id = boot_id.trim().to_owned();
+        Ok(Self { base, without_base, jobs, users, attributes, readers, worker, boot_id })
     }
 
     /// Says in the log what the host gives.

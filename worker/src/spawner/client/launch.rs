@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use jobworker_limits::{Base, enter_leaf};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
@@ -18,9 +17,6 @@ const OWN_LEAF: &str = "worker";
 
 /// This very program, though an upgrade may have put another in its place on the disk, or none (proc_pid_exe(5)).
 const OWN_PROGRAM: &str = "/proc/self/exe";
-
-/// The soft limit on open files that jobs begin with: as many as select(2) can count, and what systemd gives.
-const OPEN_FILES: u64 = 1024;
 
 /// Starts this program as a spawner and returns when it listens. It is in a process group of its own, so that a
 /// Ctrl-C for the worker is none for the jobs, and outlives the worker while a job runs.
@@ -47,7 +43,6 @@ async fn start(mut command: Command) -> Result<(), SpawnerError> {
     let program = PathBuf::from(command.as_std().get_program());
     let failed = |reason| SpawnerError::Launch { program: program.clone(), reason };
     let mut child = command.spawn().map_err(failed)?;
-    reset_open_files(&child);
     if !is_ready(&mut child).await.map_err(failed)? {
         return Err(SpawnerError::Ended(child.wait().await.map_err(failed)?));
     }
@@ -56,17 +51,8 @@ async fn start(mut command: Command) -> Result<(), SpawnerError> {
     Ok(())
 }
 
-/// The worker raises its own limit for its connections; no job is to inherit that.
-fn reset_open_files(child: &Child) {
-    let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else { return };
-    let hard = getrlimit(Resource::Nofile).maximum;
-    let soft = hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
-    // A child that has ended already has no limits to set.
-    let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(soft), maximum: hard });
-}
-
 fn command(program: &Path, settings: &Settings) -> Command {
-    let Settings { state_dir, socket, cgroup, default_user, allow_users, log } = settings;
+    let Settings { state_dir, socket, cgroup, default_user, allow_users, defaults, log } = settings;
     let mut command = Command::new(program);
     command.arg0("jobworker").arg("spawner").arg("--exit-when-idle");
     command.arg("--state-dir").arg(state_dir).arg("--socket").arg(socket);
@@ -78,6 +64,12 @@ fn command(program: &Path, settings: &Settings) -> Command {
     }
     for user in allow_users {
         command.arg("--allow-user").arg(user);
+    }
+    for rlimit in defaults.rlimits() {
+        command.arg(format!("--default-rlimit={rlimit}"));
+    }
+    if let Some(badness) = defaults.oom_score_adj() {
+        command.arg(format!("--default-oom-score-adj={badness}"));
     }
     command.args(log.to_args());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
@@ -97,6 +89,7 @@ async fn is_ready(child: &mut Child) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::config::log;
+    use crate::spawner::defaults::JobDefaults;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -132,6 +125,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x".into()),
             default_user: Some("nobody".to_owned()),
             allow_users: vec!["alice".to_owned(), "bob".to_owned()],
+            defaults: JobDefaults::new(vec!["CORE=0".parse().unwrap()], "-5".parse().ok()).unwrap(),
             log: log::Settings::default(),
         };
         let command = command(Path::new("/bin/jobworker"), &settings);
@@ -140,7 +134,8 @@ mod tests {
         assert_eq!(
             arguments.join(" "),
             "spawner --exit-when-idle --state-dir /var/lib/jobworker --socket /run/s.sock --cgroup /sys/fs/cgroup/x \
-             --default-user nobody --allow-user alice --allow-user bob --log-format=text --log-level=info"
+             --default-user nobody --allow-user alice --allow-user bob --default-rlimit=CORE=0:0 \
+             --default-oom-score-adj=-5 --log-format=text --log-level=info"
         );
     }
 }

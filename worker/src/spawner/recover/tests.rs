@@ -12,7 +12,9 @@ use crate::job::fake::{self, FakeShim};
 use crate::job::folder::{INDEX, LOCK, OUTPUT, SPEC, STATE};
 use crate::job::spec::FORMAT_VERSION;
 use crate::output::index::Kind;
+use crate::shim::attributes::Attributes;
 use crate::shim::record::{JobsDirWriter, Readers, UNBORN};
+use crate::spawner::defaults::JobDefaults;
 use crate::spawner::users::AllowedUsers;
 
 /// A host without groups, in its boot "a", which is also that of the jobs of a [`FakeShim`].
@@ -23,6 +25,7 @@ fn a_host() -> (TempDir, Host) {
         without_base: String::new(),
         jobs: JobsDirWriter::make(state_dir.path(), None).unwrap(),
         users: AllowedUsers::new(Some("root".to_owned()), Vec::new()).unwrap(),
+        attributes: Attributes::new(&JobDefaults::default()).unwrap(),
         readers: Readers { group: None },
         worker: None,
         boot_id: "a".to_owned(),
