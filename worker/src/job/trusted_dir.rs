@@ -24,8 +24,10 @@ use rustix::io::Errno;
 /// How deep folders below one may be nested that is deleted: a job's hold none.
 const MAX_DEPTH: usize = 8;
 
-/// Write permission for the group, and for everybody.
-const OTHERS_WRITE: u32 = 0o022;
+/// Write permission for the group.
+const GROUP_WRITE: u32 = 0o020;
+/// Write permission for everybody.
+const ALL_WRITE: u32 = 0o002;
 /// Whoever may write here may remove only what is their own (`S_ISVTX`).
 const STICKY: u32 = 0o1000;
 
@@ -325,7 +327,7 @@ pub fn check(path: &Path, owner: Uid, mode: u32, own: Uid) -> Result<(), Untrust
     if !owner.is_root() && owner != own {
         return Err(Untrusted::Owner { path, owner: name(owner), own: name(own) });
     }
-    if mode & OTHERS_WRITE != 0 {
+    if mode & (GROUP_WRITE | ALL_WRITE) != 0 {
         return Err(Untrusted::Writable { path, mode });
     }
     Ok(())

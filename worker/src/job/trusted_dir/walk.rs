@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Uid};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::{Made, OTHERS_WRITE, STICKY, TrustedDir, Untrusted, name};
+use super::{ALL_WRITE, GROUP_WRITE, Made, STICKY, TrustedDir, Untrusted, name};
 
 /// Symbolic links on one way, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -39,8 +39,8 @@ pub(super) fn expect_firm(path: &Path, worker: Option<(Uid, Gid)>) -> io::Result
     Ok(check(&fstat(&fd)?, &at, worker)?)
 }
 
-/// Walks to a directory; one that is missing is made where a `mode` is given. Symbolic links are followed here: who could bend one can change the directory that it is in,
-/// and that is checked.
+/// Walks to a directory; one that is missing is made where a `mode` is given. Symbolic links are followed here: who could
+/// bend one can change the directory that it is in, and that is checked.
 fn walk(path: &Path, mode: Option<u32>, worker: Option<(Uid, Gid)>) -> io::Result<End> {
     let absolute = std::path::absolute(path).map_err(|error| told("find", path, &error))?;
     let mut left: VecDeque<OsString> = names(&absolute).collect();
@@ -108,9 +108,9 @@ fn open_for_use(from: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<Ow
 fn check(stat: &Stat, path: &Path, worker: Option<(Uid, Gid)>) -> Result<(), Untrusted> {
     let Some((uid, gid)) = worker.filter(|(uid, _)| *uid != nix::unistd::geteuid()) else { return Ok(()) };
     let mode = stat.st_mode & 0o7777;
-    let by_others = mode & OTHERS_WRITE & 0o002 != 0 && mode & STICKY == 0;
-    let by_group = mode & OTHERS_WRITE & 0o020 != 0 && mode & STICKY == 0 && stat.st_gid == gid.as_raw();
-    if stat.st_uid == uid.as_raw() || by_group || by_others {
+    let lets_rename = |bit: u32| mode & bit != 0 && mode & STICKY == 0;
+    let by_group = stat.st_gid == gid.as_raw() && lets_rename(GROUP_WRITE);
+    if stat.st_uid == uid.as_raw() || by_group || lets_rename(ALL_WRITE) {
         return Err(Untrusted::Above { path: path.to_owned(), worker: name(uid) });
     }
     Ok(())
