@@ -13,8 +13,10 @@ use crate::policy::worker;
 use crate::policy_start::under;
 use crate::support::details;
 
+type Edit = fn(&mut JobSpec);
+
 /// What can be asked for, and a ceiling for it.
-const ASKED: [(&str, fn(&mut JobSpec), &str); 9] = [
+const ASKED: [(&str, Edit, &str); 9] = [
     ("spec.limits.cpu", |spec| limits(spec).cpu = "500m".to_owned(), "cpu = 1"),
     ("spec.limits.cpu_weight", |spec| limits(spec).cpu_weight = "5".to_owned(), "cpu_weight = 50"),
     ("spec.limits.memory", |spec| limits(spec).memory = "64MiB".to_owned(), "memory = \"1GiB\""),
@@ -35,7 +37,7 @@ fn limits(spec: &mut JobSpec) -> &mut Limits {
 }
 
 /// `denied` by the line with `limits`, or `yes`: the policy is not against it, whatever the host's kernel can enforce.
-async fn cell(client: &mut Client, field: &str, ask: fn(&mut JobSpec)) -> &'static str {
+async fn cell(client: &mut Client, field: &str, ask: Edit) -> &'static str {
     let mut spec = spec(&["true"]);
     ask(&mut spec);
     match start(client, spec).await {

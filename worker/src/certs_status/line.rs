@@ -111,7 +111,8 @@ impl Line {
         let days = or_never(self.days_left.map(|days| days.to_string()));
         let not_after = or_never(self.not_after.clone());
         [self.file.clone(), self.what.clone(), not_after, days, self.state.word().to_owned(), key]
-            .map(one_line)
+            // Whatever a name holds, it makes no line of its own and moves no cursor.
+            .map(|text| printable(&text).into_owned())
     }
 }
 
@@ -129,11 +130,6 @@ pub(super) fn table(lines: &[Line]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Whatever a name holds, it makes no line of its own and moves no cursor.
-fn one_line(text: String) -> String {
-    printable(&text).into_owned()
 }
 
 #[cfg(test)]

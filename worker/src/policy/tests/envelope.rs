@@ -47,8 +47,10 @@ fn above_a_ceiling_is_refused_with_the_value_and_the_ceiling() {
     }
 }
 
+type Edit = fn(&mut JobRequest);
+
 /// Every limit that can be asked for, below the ceilings of [`CEILINGS`].
-const ASKED: [(&str, fn(&mut JobRequest)); 9] = [
+const ASKED: [(&str, Edit); 9] = [
     ("spec.limits.cpu", |job| job.limits.cpu = some("0.1")),
     ("spec.limits.cpu_weight", |job| job.limits.cpu_weight = some("2")),
     ("spec.limits.memory", |job| job.limits.memory = some("2MiB")),
