@@ -199,11 +199,13 @@ async fn drain(server: impl Future<Output = ()>, mut health: HealthReporter, shu
         }
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
+    // That it goes down is said first, however soon nobody is left to be waited for.
     tokio::select! {
-        () = server => {}
+        biased;
         () = deadline => {
             tracing::warn!("some calls did not finish within {} s", DRAIN_TIMEOUT.as_secs());
         }
+        () = server => {}
     }
 }
 

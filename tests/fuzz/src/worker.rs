@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use jobworker::identity::ClientIdentity;
+use jobworker::job::census::Census;
 use jobworker::job::engine::Engine;
 use jobworker::job::folder::{Folder, JobsDir, SPEC, STATE};
 use jobworker::job::spec::FORMAT_VERSION;
@@ -16,8 +17,8 @@ use jobworker::policy::action::Action;
 use jobworker::policy::{Permit, Policy};
 use jobworker::spawner::client::SpawnerClient;
 use jobworker::spawner::protocol::Attached;
-use jobworker_limits::{Limits, LimitsInForce, OutputLimit, Usage};
 use jobworker::tasks::Tasks;
+use jobworker_limits::{Limits, LimitsInForce, OutputLimit, Usage};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,8 @@ impl Worker {
         let engine = runtime.block_on(async {
             let (spawner, _attached) = SpawnerClient::attach(&socket).await.unwrap();
             let (hub, shutdown) = (Hub::new(&Tasks::default()).unwrap(), CancellationToken::new());
-            Engine::new(jobs.clone(), spawner, hub, OutputLimit::DEFAULT, shutdown)
+            let census = Census::start(jobs.clone(), Vec::new(), &Tasks::default()).unwrap();
+            Engine::new(jobs.clone(), spawner, hub, OutputLimit::DEFAULT, shutdown, census)
         });
         Self { engine, jobs, runtime, admin: Arc::new(admin()), _state_dir: state_dir }
     }
@@ -114,7 +116,15 @@ fn spec(id: JobId) -> Spec {
 fn state(finished: bool) -> State {
     let outcome = Outcome::Exited { code: 0 };
     let usage = Usage::default();
-    let end = Finished { outcome, at_unix_usec: 3, ran_usec: None, escaped: None, usage, output_bytes: None, output_lost_bytes: 0 };
+    let end = Finished {
+        outcome,
+        at_unix_usec: 3,
+        ran_usec: None,
+        escaped: None,
+        usage,
+        output_bytes: None,
+        output_lost_bytes: 0,
+    };
     State {
         version: FORMAT_VERSION,
         phase: if finished { Phase::Finished(Box::new(end)) } else { Phase::Running },

@@ -8,7 +8,7 @@ use jobworker_limits::{HostSize, Limits, ParseError, SignalNumber};
 use jobworker_proto::v1;
 use jobworker_proto::v1::stream_request::From as WireFrom;
 
-use super::status::{CallError, InvalidField};
+use super::status::InvalidField;
 use crate::audit::shorten;
 use crate::job::engine::{From as Beginning, Page};
 use crate::job::spec::is_variable;
@@ -113,6 +113,11 @@ pub(super) fn page(list: &v1::ListRequest) -> Result<Page> {
     Ok(Page { after, size })
 }
 
+/// An offset that no output can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("offset: {0} is beyond where any output can end, which is at 2^63 - 1")]
+pub struct OffsetOutOfRange(u64);
+
 /// The highest offset that a file can have, and so a job's output.
 const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
 
@@ -120,10 +125,10 @@ const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
 ///
 /// # Errors
 /// When no output can ever reach there.
-pub(super) fn beginning(from: Option<WireFrom>) -> std::result::Result<Beginning, CallError> {
+pub fn beginning(from: Option<WireFrom>) -> std::result::Result<Beginning, OffsetOutOfRange> {
     match from {
         None => Ok(Beginning::Start),
-        Some(WireFrom::Offset(offset)) if offset > MAX_OFFSET => Err(CallError::Offset { offset }),
+        Some(WireFrom::Offset(offset)) if offset > MAX_OFFSET => Err(OffsetOutOfRange(offset)),
         Some(WireFrom::Offset(offset)) => Ok(Beginning::Offset(offset)),
         Some(WireFrom::TailLines(lines)) => Ok(Beginning::TailLines(lines)),
         Some(WireFrom::SinceUnixUsec(unix_usec)) => Ok(Beginning::Since { unix_usec }),

@@ -10,6 +10,7 @@ use jobworker_proto::v1::ErrorReason as Reason;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::request::OffsetOutOfRange;
 use crate::audit::shorten;
 use crate::identity::IdentityError;
 use crate::job::engine::EngineError;
@@ -71,8 +72,8 @@ pub(crate) enum CallError {
     NoMethod { path: String },
     #[error("there is no service for {path}: there are {there}")]
     NoService { path: String, there: String },
-    #[error("offset: {offset} is beyond where any output can end, which is at 2^63 - 1")]
-    Offset { offset: u64 },
+    #[error(transparent)]
+    Offset(#[from] OffsetOutOfRange),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -169,7 +170,7 @@ fn kind(error: &CallError) -> Kind {
         CallError::NoMethod { path } | CallError::NoService { path, .. } => {
             Kind::new(Code::Unimplemented, Reason::NoSuchMethod).metadata("method", path)
         }
-        CallError::Offset { .. } => Kind::new(Code::OutOfRange, Reason::InvalidField).field("offset"),
+        CallError::Offset(_) => Kind::new(Code::OutOfRange, Reason::InvalidField).field("offset"),
         CallError::Engine(error) => engine_kind(error),
         CallError::Renewal(error) => renewal_kind(error),
     }
