@@ -35,7 +35,7 @@ use self::followers::{Followers, Seat};
 use self::routes::Seen;
 use self::status::CallError;
 use crate::audit::{self, Asked};
-use crate::job::engine::{Engine, EngineError, Event, Follower, From, Stopped};
+use crate::job::engine::{Engine, Event, Follower, From, Stopped};
 use crate::metrics::{Following, Metrics};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
@@ -255,14 +255,19 @@ impl JobWorker for Service {
         let (peer, v1::StreamRequest { job, only, from, no_follow, starting }) = open(request)?;
         let (mut kind, mut beginning) = (None, From::Start);
         let asking = self.ask(&peer, asked::about(&job))?;
-        // That its start was refused has its audit line, and has been told.
-        if starting && !self.engine.begun(&job, &peer.identity.name).await {
-            return Err(EngineError::NotFound { text: job }.into());
-        }
+        let name = &peer.identity.name;
         let parse = async {
             kind = request::only(only)?;
             beginning = request::beginning(from)?;
-            Ok(action::Stream { job: asking.resolve(&job).await? })
+            let start_refused = || CallError::StartRefused { job: job.clone() };
+            if starting && !self.engine.begun(&job, name).await {
+                return Err(start_refused());
+            }
+            match asking.resolve(&job).await {
+                Ok(job) => Ok(action::Stream { job }),
+                Err(_) if starting && self.engine.was_refused(&job, name) => Err(start_refused()),
+                Err(error) => Err(error),
+            }
         };
         let permit = asking.authorize(parse).await?;
         let seat = self.followers.enter(&peer.identity.name, Following::Stream)?;

@@ -15,7 +15,7 @@ use tonic_types::StatusExt;
 
 use crate::support::{details, raise_open_files};
 
-const ENDED_JOBS: usize = 4000;
+const ENDED_JOBS: usize = 2000;
 const CONNECTIONS: usize = 24;
 const CALLS_EACH: usize = 120;
 

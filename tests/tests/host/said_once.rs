@@ -1,27 +1,53 @@
 //! What is said once, and under one name: an audit event, a refusal, a host's lack.
 
 use jobworker_tests::Worker;
+use jobworker_tests::api::{JobSpec, ListRequest, StartRequest, StreamRequest};
+use jobworker_tests::client::{everything, spec};
 use jobworker_tests::wait::until;
+use tonic::Code;
 
-use crate::support::{jobctl, jobctl_as};
+use crate::support::{details, jobctl, jobctl_as};
 
-#[test]
-fn a_run_that_is_refused_has_one_line_of_the_audit_log() {
+/// As `jobctl run` asks: for the start and the output at once.
+async fn start_and_stream(worker: &Worker, name: &str, command: JobSpec) {
+    let mut client = worker.client(&worker.pki.identity(name)).await;
+    let id = uuid::Uuid::new_v4().to_string();
+    let mut other = client.clone();
+    let stream = StreamRequest { starting: true, ..everything(&id) };
+    let (started, stream) =
+        tokio::join!(client.start(StartRequest { id, spec: Some(command) }), other.stream(stream));
+    started.expect_err("it is refused");
+    let refused = stream.expect_err("there is no such job");
+    assert_eq!(
+        (refused.code(), details(&refused).0.as_str()),
+        (Code::NotFound, "JOB_NOT_FOUND"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_refused_has_one_line_of_the_audit_log() {
     let worker = Worker::start();
-    jobctl(&worker, &["run", "--", "/no/such/program"]).with_code(127);
-    jobctl(&worker, &["run", "--memory-limit", "nonsense", "--", "true"]);
-    jobctl_as(&worker, "bob", &["run", "--", "true"]).with_code(125);
+    for _ in 0..5 {
+        start_and_stream(&worker, "alice", spec(&["/no/such/program"])).await;
+        start_and_stream(&worker, "alice", JobSpec::default()).await;
+        start_and_stream(&worker, "bob", spec(&["true"])).await;
+    }
     // Lines come in order: with this one, all before it are there.
-    jobctl(&worker, &["list"]).with_code(0);
-    until("the last line", || worker.audit().iter().any(|line| line["action"] == "list").then_some(()));
-    let lines = worker.audit();
-    let invalid: Vec<_> =
-        lines.iter().filter(|line| line["action"] == "stream" && line["decision"] == "invalid").collect();
-    assert!(invalid.is_empty(), "{invalid:#?}");
-    assert!(lines.iter().any(|line| line["action"] == "start" && line["decision"] == "failed"), "{lines:#?}");
-    assert!(lines.iter().any(|line| line["action"] == "start" && line["decision"] == "denied"), "{lines:#?}");
-    // Somebody else's look for such a job is one.
-    jobctl_as(&worker, "bob", &["stream", "3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f"]).with_code(125);
+    worker.user().await.list(ListRequest::default()).await.expect("a list");
+    let lines = until("the last line", || {
+        let lines = worker.audit();
+        lines.iter().any(|line| line["action"] == "list").then_some(lines)
+    });
+    let of = |action: &str, decision: &str| {
+        lines.iter().filter(|line| line["action"] == action && line["decision"] == decision).count()
+    };
+    assert_eq!(of("stream", "invalid"), 0, "{lines:#?}");
+    // The first was allowed, and came to nothing.
+    let decisions = ["allowed", "failed", "invalid", "denied"].map(|decision| of("start", decision));
+    assert_eq!(decisions, [5; 4], "{lines:#?}");
+    // Somebody's look for a job that nobody has started is one.
+    jobctl_as(&worker, "bob", &["stream", "3f2b8c1e-9d4a-4c6b-8f0e-2a1b3c4d5e6f"]).saying(&["no job"]);
     until("its line", || {
         let lines = worker.audit();
         lines.iter().any(|line| line["action"] == "stream" && line["decision"] == "invalid").then_some(())

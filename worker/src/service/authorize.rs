@@ -104,6 +104,8 @@ impl<A: Action> Asking<'_, A> {
                 count_denial(self.metrics, A::VERB, denial);
                 audit_denial(self.peer, &self.asked, denial);
             }
+            // It has its line already: that of the start.
+            Err(CallError::StartRefused { .. }) => {}
             Err(error) => audit::decision(self.peer, &self.asked, &Decision::Invalid { reason: error }),
         }
         decided

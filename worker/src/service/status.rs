@@ -54,6 +54,8 @@ pub(crate) enum CallError {
     TooLarge { bytes: usize, max_bytes: usize },
     #[error("{name} has more than {max_bytes} bytes of requests underway (--max-request-bytes-per-client)")]
     Underway { name: String, max_bytes: usize },
+    #[error("no job {job}: its start was refused")]
+    StartRefused { job: String },
     #[error("{name} has {max} lists underway already (--max-lists-per-client)")]
     Lists { name: String, max: usize },
     #[error("the call's metadata is too large: {bytes} bytes, and at most {max_bytes} bytes are taken")]
@@ -156,6 +158,9 @@ fn kind(error: &CallError) -> Kind {
         }
         CallError::Underway { .. } => Kind::new(Code::ResourceExhausted, Reason::CapReached)
             .metadata("cap", "max-request-bytes-per-client"),
+        CallError::StartRefused { job } => {
+            Kind::new(Code::NotFound, Reason::JobNotFound).metadata("job", job)
+        }
         CallError::Lists { .. } => {
             Kind::new(Code::ResourceExhausted, Reason::CapReached).metadata("cap", "max-lists-per-client")
         }

@@ -37,9 +37,13 @@ impl Engine {
             if !blocking(move || folder.path().exists()).await {
                 begun.await;
             }
-            return !starting.was_refused(job, client);
         }
-        true
+        !self.was_refused(text, client)
+    }
+
+    /// True if this client's start of the job that `text` is the id of was refused just now.
+    pub fn was_refused(&self, text: &str, client: &str) -> bool {
+        text.parse().is_ok_and(|job| self.parts.starting.was_refused(job, client))
     }
 
     /// A client's start of the job that `text` is the id of was refused: what came along with it need not wait.

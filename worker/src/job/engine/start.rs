@@ -21,10 +21,16 @@ impl Engine {
         let output_limit = Some(request.output_limit.unwrap_or(self.parts.output_limit));
         let created_unix_usec = clock::unix_usec();
         let spec = Spec { version: FORMAT_VERSION, id, request, owner, created_unix_usec, output_limit };
-        match max_running {
+        let client = spec.owner.name.clone();
+        let started = match max_running {
             None => self.start_now(&spec, &claim).await,
             Some(max) => self.start_counted(spec, claim, max).await,
+        };
+        // Before it is under way no more: who waits for it finds one or the other.
+        if started.as_ref().is_err_and(|error| !matches!(error, EngineError::Exists { .. })) {
+            self.parts.starting.refuse(id, &client);
         }
+        started
     }
 
     pub(super) async fn start_now(&self, spec: &Spec, claim: &Claim) -> Result<JobView, EngineError> {
