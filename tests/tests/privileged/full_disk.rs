@@ -34,7 +34,8 @@ struct SmallDisk {
 impl SmallDisk {
     fn mount(path: &Path) -> Self {
         let none: Option<&str> = None;
-        mount(none, path, Some("tmpfs"), MsFlags::empty(), Some("size=2m,mode=0700")).expect("this is root in a VM");
+        mount(none, path, Some("tmpfs"), MsFlags::empty(), Some("size=2m,mode=0700"))
+            .expect("this is root in a VM");
         Self { path: path.to_owned() }
     }
 }

@@ -24,7 +24,9 @@ pub(in crate::shim) const TIMER_SLACK_NSEC: NonZeroU64 = NonZeroU64::new(50_000)
 /// What a core dump holds by default: core(5).
 const COREDUMP_FILTER: &str = "0x33";
 
-const RESETS: [(&str, fn() -> io::Result<()>); 10] = [
+type Reset = fn() -> io::Result<()>;
+
+const RESETS: [(&str, Reset); 10] = [
     ("the inheritable and ambient capabilities", drop_capabilities),
     ("the securebits", reset_securebits),
     ("the timer slack", || Ok(set_current_timer_slack(Some(TIMER_SLACK_NSEC))?)),

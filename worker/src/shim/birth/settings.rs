@@ -33,18 +33,16 @@ pub(super) fn apply(setting: &Setting) -> Result<(), Errno> {
             call(libc::SYS_sched_setaffinity, [0, bytes, ALL_CPUS.as_ptr() as c_long])
         }
         Setting::Keyring => call(libc::SYS_keyctl, [KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0]),
-        Setting::Scheduling { kept_nice } => schedule(0).or_else(|refused| {
+        Setting::Scheduling { kept_nice } => schedule(0).inspect_err(|_| {
             // What the other says is of no use to anybody.
             let _ = schedule(*kept_nice);
-            Err(refused)
         }),
         Setting::TimerSlack => set_current_timer_slack(Some(TIMER_SLACK_NSEC)).map_err(errno),
         Setting::Rlimit { resource, wanted, otherwise, .. } => {
-            setrlimit(*resource, *wanted).map_err(errno).or_else(|refused| {
+            setrlimit(*resource, *wanted).map_err(errno).inspect_err(|_| {
                 if let Some(otherwise) = otherwise {
                     let _ = setrlimit(*resource, *otherwise);
                 }
-                Err(refused)
             })
         }
     }
@@ -60,7 +58,7 @@ pub fn io_priority() -> c_long {
 fn schedule(nice: i32) -> Result<(), Errno> {
     // SAFETY: `sched_attr` is plain numbers, all of which may be 0.
     let mut attr: libc::sched_attr = unsafe { std::mem::zeroed() };
-    attr.size = size_of_val(&attr) as u32;
+    attr.size = u32::try_from(size_of_val(&attr)).expect("a few bytes");
     attr.sched_policy = libc::SCHED_OTHER.unsigned_abs();
     attr.sched_nice = nice;
     call(libc::SYS_sched_setattr, [0, (&raw const attr) as c_long, 0])
