@@ -16,8 +16,7 @@ async fn a_flood_ends_its_connection_and_has_a_line_that_names_its_client() {
     run(&mut worker.admin().await, spec(&["true"])).await.expect("a first job");
     let bystander = Bystander::of(&worker);
     let a_stream = frame(kind::HEADERS, END_HEADERS, 1, &call("Status", &[]));
-    let mut floods = 0;
-    for (what, before, flood) in [
+    let floods = [
         ("answers to pings", None, frame(kind::PING, ACK, 0, &[7; 8])),
         ("pings", None, frame(kind::PING, 0, 0, &[7; 8])),
         ("settings", None, frame(kind::SETTINGS, 0, 0, &[])),
@@ -26,19 +25,19 @@ async fn a_flood_ends_its_connection_and_has_a_line_that_names_its_client() {
         ("windows", None, frame(kind::WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
         ("empty data", Some(&a_stream), frame(kind::DATA, 0, 1, &[])),
         ("unknown frames", None, frame(200, 0, 0, &[])),
-    ] {
+    ];
+    for (floods_before, (what, before, flood)) in floods.into_iter().enumerate() {
         let mut connection = Http2::begin(&worker, "bob").await.expect("a connection");
         if let Some(before) = before {
             connection.send(before).await;
         }
         let sent = connection.flood(&flood, 1_000_000).await;
         assert!(sent.is_some(), "a million {what} are taken");
-        floods += 1;
         let told = || {
             let lines = worker.audit_of("connection");
             lines.into_iter().filter(|line| line["client"] == "bob" && line["decision"] == "denied").count()
         };
-        until(&format!("the audit log tells of {what}"), || (told() == floods).then_some(()));
+        until(&format!("the audit log tells of {what}"), || (told() == floods_before + 1).then_some(()));
         bystander.is_served().await;
     }
     bystander.end().await;

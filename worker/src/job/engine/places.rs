@@ -178,7 +178,8 @@ mod tests {
         let state_dir = tempfile::tempdir().unwrap();
         let (jobs, places) = (JobsDir::new(state_dir.path()), Places::default());
         assert!(ids(&places, &jobs).is_empty(), "no folder, no jobs");
-        let all: Vec<_> = (1..=1000).map(|at| add(&jobs, at, ["alice", "bob"][at as usize % 2])).collect();
+        let all: Vec<_> =
+            (1..=1000).map(|at| add(&jobs, at, if at % 2 == 0 { "alice" } else { "bob" })).collect();
         settle(&jobs, 7);
         assert_eq!(ids(&places, &jobs), all);
         // A look at any of them now would show.
