@@ -79,7 +79,7 @@ async fn who_may_ask_for_which_limit() {
         (String::new(), "yyyyyyyyy"),
     ] {
         let worker = worker(&under(&jobs));
-        let expected = format!("admin yyyyyyyyy\nuser {}\n", users);
+        let expected = format!("admin yyyyyyyyy\nuser {users}\n");
         assert_eq!(table(&worker).await, expected, "left: as it is; under {jobs}");
         let denied =
             || worker.audit().into_iter().filter(|line| line["decision"] == "denied").collect::<Vec<_>>();
