@@ -138,8 +138,10 @@ impl Follower {
     /// What is still wanted: only until the worker has said where they begin does it depend on what "the last lines"
     /// are.
     fn request(&self) -> StreamRequest {
-        let from = self.progress.resume_at().map(From::Offset).or(self.request.from);
-        StreamRequest { from, ..self.request.clone() }
+        let resume_at = self.progress.resume_at();
+        let from = resume_at.map(From::Offset).or(self.request.from);
+        let since_usec_ago = self.request.since_usec_ago.filter(|_| resume_at.is_none());
+        StreamRequest { from, since_usec_ago, ..self.request.clone() }
     }
 
     async fn write(&self, output: Vec<Event>) -> io::Result<()> {

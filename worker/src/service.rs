@@ -40,6 +40,7 @@ use crate::metrics::{Following, Metrics};
 use crate::policy::live::InForce;
 use crate::policy::{Claim, action};
 use crate::renewal::{Renewal, RenewalError, Renewed};
+use crate::shim::clock;
 use crate::tally::Tally;
 use crate::tls::Peer;
 
@@ -252,12 +253,14 @@ impl JobWorker for Service {
     }
 
     async fn stream(&self, request: Request<v1::StreamRequest>) -> Answer<Self::StreamStream> {
-        let (peer, v1::StreamRequest { job, only, from, no_follow, starting }) = open(request)?;
+        let (peer, v1::StreamRequest { job, only, from, no_follow, starting, since_usec_ago }) =
+            open(request)?;
         let (mut kind, mut beginning) = (None, From::Start);
         let asking = self.ask(&peer, asked::about(&job))?;
         let name = &peer.identity.name;
         let parse = async {
             kind = request::only(only)?;
+            let from = request::since(from, since_usec_ago, clock::unix_usec())?;
             beginning = request::beginning(from)?;
             let start_refused = || CallError::StartRefused { job: job.clone() };
             if starting && !self.engine.begun(&job, name).await {

@@ -17,7 +17,7 @@ pub mod inherited;
 pub mod life;
 mod log;
 pub mod machine;
-mod process_tree;
+pub mod process_tree;
 mod ready;
 pub mod record;
 mod refusal;

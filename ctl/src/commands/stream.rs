@@ -1,5 +1,7 @@
 //! `jobctl stream` (or `logs`): a job's output, from any point on.
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow};
 use clap::Args;
 use jiff::Timestamp;
@@ -45,8 +47,17 @@ struct FromArgs {
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
     /// Begin with what came at or after this time: 2026-01-31T12:00:00Z, or 10m (ago)
-    #[arg(long, value_name = "TIME", value_parser = since_unix_usec)]
-    since: Option<u64>,
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+}
+
+/// Where `--since` begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// At a point in time, in microseconds since the Unix epoch.
+    UnixUsec(u64),
+    /// So long ago, by the worker's clock.
+    Ago(Duration),
 }
 
 pub(crate) async fn stream(link: &Link, args: StreamArgs) -> anyhow::Result<u8> {
@@ -68,12 +79,19 @@ impl StreamArgs {
             _ => OutputStream::Unspecified,
         };
         let FromArgs { from_offset, tail, since } = self.from;
-        let from =
-            from_offset.map(From::Offset).or(tail.map(From::TailLines)).or(since.map(From::SinceUnixUsec));
+        let (since_unix_usec, since_usec_ago) = match since {
+            None => (None, None),
+            Some(Since::UnixUsec(at)) => (Some(at), None),
+            // An older worker knows no "ago": by this clock, for it.
+            Some(Since::Ago(span)) => (Some(usec_before_now(span)), Some(usec(span))),
+        };
+        let since = since_unix_usec.map(From::SinceUnixUsec);
+        let from = from_offset.map(From::Offset).or(tail.map(From::TailLines)).or(since);
         StreamRequest {
             job: self.job.job,
             only: only.into(),
             from,
+            since_usec_ago,
             no_follow: self.no_follow,
             ..Default::default()
         }
@@ -81,13 +99,24 @@ impl StreamArgs {
 }
 
 /// A point in time (RFC 3339), or how long ago.
-fn since_unix_usec(text: &str) -> anyhow::Result<u64> {
-    let time = match (text.parse::<Timestamp>(), humantime::parse_duration(text)) {
-        (Ok(time), _) => time,
-        (_, Ok(span)) => Timestamp::now().checked_sub(span).context("too long ago")?,
-        _ => return Err(anyhow!("expected a time such as 2026-01-31T12:00:00Z, or how long ago: 10m")),
-    };
-    u64::try_from(time.as_microsecond()).context("that is before 1970")
+fn since(text: &str) -> anyhow::Result<Since> {
+    match (text.parse::<Timestamp>(), humantime::parse_duration(text)) {
+        (Ok(time), _) => {
+            u64::try_from(time.as_microsecond()).map(Since::UnixUsec).context("that is before 1970")
+        }
+        (_, Ok(span)) => Ok(Since::Ago(span)),
+        _ => Err(anyhow!("expected a time such as 2026-01-31T12:00:00Z, or how long ago: 10m")),
+    }
+}
+
+fn usec(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// 1970 at the earliest.
+fn usec_before_now(span: Duration) -> u64 {
+    let then = Timestamp::now().checked_sub(span).ok();
+    then.and_then(|then| u64::try_from(then.as_microsecond()).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -96,13 +125,19 @@ mod tests {
 
     #[test]
     fn since_is_a_time_or_a_span() {
-        assert_eq!(since_unix_usec("1970-01-01T00:00:01.5Z").expect("a time"), 1_500_000);
-        assert_eq!(since_unix_usec("1970-01-01T02:00:00+02:00").expect("a time"), 0);
-        let ago = since_unix_usec("10m").expect("a span");
+        assert_eq!(since("1970-01-01T00:00:01.5Z").expect("a time"), Since::UnixUsec(1_500_000));
+        assert_eq!(since("1970-01-01T02:00:00+02:00").expect("a time"), Since::UnixUsec(0));
+        assert_eq!(since("10m").expect("a span"), Since::Ago(Duration::from_secs(600)));
+        for refused in ["", "yesterday", "10", "2026-01-31T12:00:00", "1960-01-01T00:00:00Z"] {
+            assert!(since(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_older_worker_is_told_of_a_span_by_this_clock() {
+        let ago = usec_before_now(Duration::from_secs(600));
         let now = u64::try_from(Timestamp::now().as_microsecond()).expect("after 1970");
         assert!((600_000_000..610_000_000).contains(&(now - ago)), "{ago}");
-        for refused in ["", "yesterday", "10", "2026-01-31T12:00:00", "1960-01-01T00:00:00Z", "100000y"] {
-            assert!(since_unix_usec(refused).is_err(), "{refused}");
-        }
+        assert_eq!((usec_before_now(Duration::MAX), usec(Duration::MAX)), (0, u64::MAX));
     }
 }

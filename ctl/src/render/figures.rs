@@ -82,5 +82,9 @@ fn with_details<const N: usize>(text: String, details: [Option<String>; N]) -> S
 }
 
 pub(super) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    counted_as(count, what, &format!("{what}s"))
+}
+
+pub(super) fn counted_as(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }

@@ -4,7 +4,7 @@
 use anyhow::Context;
 use jobworker_certs::visible_json;
 use jobworker_proto::v1::{
-    Cause, IoLimitInForce, IoUsage, Job, Limits, LimitsInForce, Outcome, Owner, Usage, outcome,
+    Cause, IoLimitInForce, IoUsage, Job, Limits, LimitsInForce, Outcome, Owner, Remaining, Usage, outcome,
 };
 use serde_json::{Value, json};
 
@@ -67,6 +67,21 @@ fn of_job(job: &Job) -> Value {
         "output_limit_bytes": job.output_limit_bytes,
         "cgroup": given(&job.cgroup),
         "left_out_bytes": job.left_out_bytes,
+        "main_outside_group": job.main_outside_group,
+        "escaped_processes": job.escaped_processes,
+        "ran_usec": job.ran_usec,
+        "remaining": job.remaining.iter().map(of_remaining).collect::<Vec<_>>(),
+    })
+}
+
+fn of_remaining(remaining: &Remaining) -> Value {
+    json!({
+        "pid": remaining.pid,
+        "name": remaining.name,
+        "state": remaining.state,
+        "kernel_function": given(&remaining.kernel_function),
+        "tracer_pid": remaining.tracer_pid,
+        "outside_group": remaining.outside_group,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use jobworker_proto::v1::{Job, Owner};
+use jobworker_proto::v1::{Cause, Job, Owner};
 
 use super::{figures, words};
 use crate::outcome::Outcome;
@@ -84,6 +84,9 @@ fn describe(lines: &mut Lines, job: &Job) {
     let command = std::iter::once(&spec.command).chain(&spec.args).map(Vec::as_slice);
     lines.add("command", words::command_line(command));
     lines.add("state", words::state(job));
+    lines.add_if(job.main_outside_group, "warning", || {
+        "main process is outside its group: limits do not hold".to_owned()
+    });
     lines.add_if(!job.user.is_empty(), "user", || user(&job.user));
     if let Some(owner) = &job.owner {
         lines.add("owner", words::printable(&owner.name).into_owned());
@@ -126,31 +129,34 @@ fn processes(lines: &mut Lines, job: &Job) {
         None => pid.to_string(),
     });
     lines.add_some("processes", job.processes, |count| count.to_string());
+    lines.add_some("left group", job.escaped_processes.filter(|count| *count > 0), |count| {
+        format!("{}, for which limits did not hold", figures::counted_as(count, "process", "processes"))
+    });
+    for remaining in &job.remaining {
+        lines.add("ends after", words::remaining(remaining));
+    }
 }
 
 fn times(lines: &mut Lines, job: &Job) {
     lines.add("created", words::local_time(job.created_unix_usec));
     lines.add_some("started", job.started_unix_usec, words::local_time);
     lines.add_some("finished", job.finished_unix_usec, words::local_time);
-    if let Some(started) = job.started_unix_usec {
-        let (key, until) = match job.finished_unix_usec {
-            Some(finished) => ("ran for", finished),
-            None => ("running for", now_unix_usec()),
-        };
-        lines.add(key, words::duration(until.saturating_sub(started)));
-    }
+    let key = if job.finished_unix_usec.is_some() { "ran for" } else { "running for" };
+    lines.add_some(key, ran_usec(job), words::duration);
 }
 
-fn now_unix_usec() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
+/// As the worker says: this clock may be another. An older worker leaves it to the two times of day; then that of a job which
+/// runs is not known.
+fn ran_usec(job: &Job) -> Option<u64> {
+    let is_lost = job.outcome.as_ref().is_some_and(|outcome| outcome.cause() == Cause::Lost);
+    let by_day = || Some(job.finished_unix_usec?.saturating_sub(job.started_unix_usec?));
+    job.ran_usec.or_else(|| by_day().filter(|_| !is_lost))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jobworker_proto::v1::{
-        self, Cause, IoLimitInForce, JobSpec, JobState, LimitsInForce, Usage, outcome,
-    };
+    use jobworker_proto::v1::{self, IoLimitInForce, JobSpec, JobState, LimitsInForce, Usage, outcome};
 
     /// A job that ran out of memory, with all its evidence.
     fn job() -> Job {
@@ -208,6 +214,38 @@ mod tests {
         for absent in ["pid", "swap limit", "name", "owner"] {
             assert!(!text.lines().any(|line| line.starts_with(&format!("{absent}:"))), "{absent} in\n{text}");
         }
+    }
+
+    /// No clock of this machine is asked: one that is 10 minutes ahead changes nothing.
+    #[test]
+    fn how_long_a_job_ran_is_what_the_worker_says() {
+        let shows = |job: &Job, line: &str| {
+            let text = status(job).expect("valid");
+            text.lines().any(|shown| {
+                shown.split_once(':').map(|(k, v)| format!("{k}: {}", v.trim())).as_deref() == Some(line)
+            })
+        };
+        // The host's clock was set an hour forward in between.
+        let ended = Job { finished_unix_usec: Some(3_601_000_000), ran_usec: Some(4_000_000), ..job() };
+        assert!(shows(&ended, "ran for: 4s"));
+        let (outcome, finished_unix_usec, state) = (None, None, JobState::Running.into());
+        let running = Job { outcome, finished_unix_usec, state, ran_usec: Some(5_000_000), ..job() };
+        assert!(shows(&running, "running for: 5s"));
+        // Older workers say nothing.
+        assert!(shows(&Job { ran_usec: None, ..job() }, "ran for: 1m 3s"));
+        assert!(!status(&Job { ran_usec: None, ..running }).expect("valid").contains("running for"));
+        let lost = Some(v1::Outcome { cause: Cause::Lost.into(), ..Default::default() });
+        assert!(!status(&Job { ran_usec: None, outcome: lost, ..job() }).expect("valid").contains("ran for"));
+    }
+
+    #[test]
+    fn a_main_process_outside_its_group_is_said_and_what_left_it_is_counted() {
+        let text = status(&Job { main_outside_group: true, ..job() }).expect("valid");
+        assert!(text.contains("main process is outside its group: limits do not hold\n"), "{text}");
+        let text = status(&Job { escaped_processes: Some(2), ..job() }).expect("valid");
+        assert!(text.contains("2 processes, for which limits did not hold\n"), "{text}");
+        let text = status(&Job { escaped_processes: Some(0), ..job() }).expect("valid");
+        assert!(!text.contains("group"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 // Jobs are named and written by others.
 pub(crate) use jobworker_certs::printable;
-use jobworker_proto::v1::{Job, JobState};
+use jobworker_proto::v1::{Job, JobState, Remaining};
 
 use crate::outcome::{End, Outcome};
 
@@ -134,6 +134,33 @@ pub(crate) fn ending(job: &Job, outcome: &Outcome) -> String {
     }
 }
 
+/// What a stop waits for: `process 1234 (D, in folio_wait_bit) to end`. None where the worker does not know.
+pub(crate) fn waited_for(job: &Job) -> Option<String> {
+    match job.remaining.as_slice() {
+        [] => {
+            // An older worker knows the main process only.
+            let (pid, process) = (job.pid?, job.process.as_ref()?);
+            Some(format!("process {pid} ({}) to end", printable(&process.state)))
+        }
+        [one] => Some(format!("process {} to end", remaining(one))),
+        all => Some(format!("processes {} to end", all.iter().map(remaining).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// `1234 (sleep, D, in folio_wait_bit, traced by process 77)`.
+pub(crate) fn remaining(process: &Remaining) -> String {
+    let Remaining { pid, name, state, kernel_function, tracer_pid, outside_group } = process;
+    let mut what = vec![printable(name).into_owned(), printable(state).into_owned()];
+    if !kernel_function.is_empty() {
+        what.push(format!("in {}", printable(kernel_function)));
+    }
+    what.extend(tracer_pid.map(|tracer| format!("traced by process {tracer}")));
+    if *outside_group {
+        what.push("outside the job's group".to_owned());
+    }
+    format!("{pid} ({})", what.join(", "))
+}
+
 fn main_process(end: End) -> String {
     match end {
         End::Code(code) => format!("exited with code {code}"),
@@ -184,6 +211,35 @@ mod tests {
         for (usec, text) in table {
             assert_eq!(duration(usec), text);
         }
+    }
+
+    #[test]
+    fn what_a_stop_waits_for_is_said() {
+        let stuck = Remaining {
+            pid: 1234,
+            name: "cp\x1b[2J".into(),
+            state: "D".into(),
+            kernel_function: "folio_wait_bit".into(),
+            ..Default::default()
+        };
+        let job = |remaining| Job { remaining, ..Default::default() };
+        let one = "process 1234 (cp\\u{1b}[2J, D, in folio_wait_bit) to end";
+        assert_eq!(waited_for(&job(vec![stuck.clone()])).as_deref(), Some(one));
+        let traced = Remaining {
+            pid: 5,
+            name: "sh".into(),
+            state: "t".into(),
+            tracer_pid: Some(77),
+            outside_group: true,
+            ..Default::default()
+        };
+        let two = waited_for(&job(vec![stuck, traced])).expect("known");
+        let second = "5 (sh, t, traced by process 77, outside the job's group) to end";
+        assert!(two.starts_with("processes 1234 (") && two.ends_with(second), "{two}");
+        assert_eq!(waited_for(&job(Vec::new())), None);
+        let process = jobworker_proto::v1::Process { state: "D".into(), ..Default::default() };
+        let older = Job { pid: Some(7), process: Some(process), ..Default::default() };
+        assert_eq!(waited_for(&older).as_deref(), Some("process 7 (D) to end"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
@@ -69,6 +69,7 @@ impl FakeWorker {
             released: Arc::clone(&released),
             done: Arc::default(),
             stopped: Arc::default(),
+            looked: Arc::new(Semaphore::new(0)),
             streamed: Arc::default(),
             cut: Arc::default(),
         };
@@ -156,6 +157,8 @@ struct Service {
     streamed: Arc<Notify>,
     /// Breaks this one connection.
     cut: Arc<Notify>,
+    /// A permit for each call of `Status`.
+    looked: Arc<Semaphore>,
 }
 
 impl Service {
@@ -253,6 +256,8 @@ impl JobWorker for Service {
         if self.script.mute_after_start {
             std::future::pending::<()>().await;
         }
+        let looked = self.looked.acquire_many(self.script.stop_waits).await;
+        looked.expect("it is never closed").forget();
         self.stopped.notify_one();
         let already_ended = self.script.now.state() == JobState::Finished;
         Ok(Response::new(v1::StopResponse { job: Some(self.ended()), already_ended }))
@@ -260,6 +265,7 @@ impl JobWorker for Service {
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         self.note(|_| {})?;
+        self.looked.add_permits(1);
         if self.script.mute_after_start {
             std::future::pending::<()>().await;
         }

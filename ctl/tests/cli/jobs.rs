@@ -1,8 +1,9 @@
 //! `jobctl start`, `stop`, `status`, `list`, `wait`, `signal` and `remove`.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 
-use jobworker_proto::v1::{Cause, Job, JobSpec, JobState, Owner, outcome::Ended};
+use jobworker_proto::v1::{Cause, Job, JobSpec, JobState, Owner, Remaining, outcome::Ended};
 use tonic::Status;
 
 use crate::fake_worker::{ID, Script, Step};
@@ -82,6 +83,33 @@ fn list_is_a_table_or_an_array() {
     let ran = world.run(&["--output=json", "list"]);
     let jobs: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
     assert_eq!((jobs.as_array().map(Vec::len), jobs[1]["outcome"]["exit_code"].as_i64()), (Some(2), Some(3)));
+}
+
+#[test]
+fn a_stop_that_lasts_says_what_it_waits_for() {
+    let stuck = Remaining {
+        pid: 1234,
+        name: "cp".into(),
+        state: "D".into(),
+        kernel_function: "folio_wait_bit".into(),
+        ..Default::default()
+    };
+    let now = Job { state: JobState::Stopping.into(), remaining: vec![stuck], ..running() };
+    let outcome = outcome(Cause::Stopped, Ended::Signal(9));
+    // Answered only once somebody else has asked for the status, too.
+    let world = World::new(Script { now, outcome, stop_waits: 2, ..Default::default() });
+    let mut stopping = world.command(&["stop", ID]).spawn().expect("jobctl runs");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(stopping.stderr.take().expect("piped"));
+    stderr.read_line(&mut said).expect("UTF-8");
+    assert_eq!(
+        said,
+        format!("jobctl: job {ID}: waiting for process 1234 (cp, D, in folio_wait_bit) to end\n")
+    );
+    assert_eq!(world.run(&["status", ID]).code, Some(0));
+    let ran = Ran::from(stopping.wait_with_output().expect("jobctl ends"));
+    assert_eq!(ran.code, Some(0));
+    assert_eq!(ran.stdout, format!("job {ID}: stopped: killed by signal 9 (SIGKILL)\n"));
 }
 
 #[test]

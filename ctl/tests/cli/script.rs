@@ -30,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) abrupt: bool,
     /// So many calls of `Start`, `Wait` and `Stop` break the connection instead of being answered.
     pub(crate) unanswered: usize,
+    /// `Stop` is answered only when `Status` has been called so many times.
+    pub(crate) stop_waits: u32,
     /// What `Stream` does. Each call gets what it asks for: the offset of a chunk is where it stands in here.
     pub(crate) steps: Vec<Step>,
     /// Where `Stream` says that it begins.

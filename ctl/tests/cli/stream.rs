@@ -42,6 +42,8 @@ fn asks_for_what_the_options_say() {
         &["--stdout", "--tail", "0"][..],
         &["--stderr", "--from-offset", "5", "--no-follow"],
         &["--since", "1970-01-01T00:00:01Z"],
+        // By the worker's clock; for an older worker by this one.
+        &["--since", "10m"],
     ] {
         let ran = world.run(&[&["stream", ID][..], options].concat());
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "a stream of what is there may be empty");
@@ -54,7 +56,11 @@ fn asks_for_what_the_options_say() {
         (OutputStream::Stderr, Some(From::Offset(5)), true),
         (OutputStream::Unspecified, Some(From::SinceUnixUsec(1_000_000)), false),
     ];
-    assert_eq!(asked, expected);
+    assert_eq!(asked[..3], expected);
+    assert!(matches!(asked[3].1, Some(From::SinceUnixUsec(_))), "{asked:?}");
+    let ago: Vec<_> =
+        world.worker.asked(|asked| asked.streams.iter().map(|stream| stream.since_usec_ago).collect());
+    assert_eq!(ago, [None, None, None, Some(600_000_000)]);
 }
 
 #[test]

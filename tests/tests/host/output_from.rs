@@ -85,6 +85,20 @@ async fn what_is_there_can_be_had_without_waiting_for_more() {
     assert_eq!(from(&mut admin, &job.id, since).await.stdout, b"late\n");
     let since = From::SinceUnixUsec(early.time_unix_usec);
     assert_eq!(from(&mut admin, &job.id, since).await.stdout, b"early\nlate\n");
+    // By the worker's clock, though the client's is ten minutes ahead.
+    let ahead = Some(From::SinceUnixUsec(early.time_unix_usec + 600_000_000));
+    for (from, ago, expected) in
+        [(ahead, 300_000_000, "early\nlate\n"), (None, 300_000_000, "early\nlate\n"), (None, 0, "")]
+    {
+        let since = StreamRequest { from, since_usec_ago: Some(ago), ..everything(&job.id) };
+        assert_eq!(output(&mut admin, since).await.expect("its output").stdout, expected.as_bytes());
+    }
+    let both = StreamRequest { from: Some(From::Offset(1)), since_usec_ago: Some(1), ..everything(&job.id) };
+    let refused = output(&mut admin, both).await.expect_err("two places");
+    assert!(
+        refused.code() == tonic::Code::InvalidArgument && refused.message().contains("since_usec_ago"),
+        "{refused}"
+    );
     let ended = output(&mut admin, request).await.expect("what is there");
     assert!(ended.merged == b"early\nlate\n" && ended.end.is_some(), "a finished job's end is there");
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jobworker_tests::Worker;
 use jobworker_tests::api::ListRequest;
 use jobworker_tests::client::{shell, start, wait};
 use jobworker_tests::pki::{role_extension, role_value};
@@ -12,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 use tonic::Code;
 
+use crate::jobs::{start_until, status};
 use crate::setup::Setup;
 
 /// The clock, so many seconds off; right again when dropped, whatever the test does.
@@ -34,6 +36,46 @@ fn shift(sec: i64) {
     let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("a clock");
     let then = TimeSpec::new(now.tv_sec() + sec, now.tv_nsec());
     clock_settime(ClockId::CLOCK_REALTIME, then).expect("root may set the clock");
+}
+
+/// `ran for` of `jobctl status`, and of the JSON of it in seconds.
+fn shown(worker: &Worker, job: &str) -> (String, f64) {
+    let text = String::from_utf8(worker.jobctl(&["status", job]).stdout).expect("UTF-8");
+    let line = text.lines().find_map(|line| line.strip_prefix("ran for:"));
+    let json = worker.jobctl(&["status", job, "--output", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let ran_usec = json["ran_usec"].as_u64().expect("a number");
+    (
+        line.unwrap_or_else(|| panic!("{text}")).trim().to_owned(),
+        Duration::from_micros(ran_usec).as_secs_f64(),
+    )
+}
+
+#[tokio::test]
+async fn how_long_a_job_runs_does_not_follow_the_clock() {
+    const GATE: &str = "/tmp/clock-gate";
+    let setup = Setup::alone().await;
+    let worker = &setup.worker;
+    let mut client = worker.admin().await;
+    for sec in [3600, -480] {
+        let _ = std::fs::remove_file(GATE);
+        let began = Instant::now();
+        let script = format!("echo up; until [ -e {GATE} ]; do sleep 0.1; done");
+        let job = start_until(&mut client, shell(&script), "up").await;
+        {
+            let _off = Off::by(sec);
+            let running = status(&mut client, &job.id).await.ran_usec.expect("it runs");
+            assert!(running > 0 && u128::from(running) <= began.elapsed().as_micros(), "{running}");
+            std::fs::write(GATE, "").expect("a writable folder");
+            wait(&mut client, &job.id).await.expect("it ends");
+        }
+        let (line, sec) = shown(worker, &job.id);
+        assert!(sec > 0.0 && sec <= began.elapsed().as_secs_f64(), "{sec}");
+        assert!(line != "0s" && !line.contains('h'), "{line}");
+        let told =
+            until("the audit log has its end", || worker.ends().into_iter().find(|end| end["job"] == job.id));
+        assert!(told["ran_usec"].as_u64().is_some_and(|usec| usec > 0 && usec < 60_000_000), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,17 +1,19 @@
 //! Jobs that can't take a signal: traced by a process of another job, stopped, or in uninterruptible sleep.
 
+use std::io::{BufRead, BufReader};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, path::Path};
 
 use jobworker_tests::api::outcome::Ended;
-use jobworker_tests::api::{Cause, Job, JobSpec, SignalRequest};
+use jobworker_tests::api::{Cause, Job, JobSpec, JobState, SignalRequest};
 use jobworker_tests::binaries::binary;
 use jobworker_tests::client::{shell, spec, start, wait};
 use jobworker_tests::wait::until;
 use jobworker_tests::{Client, census};
 use tokio::time::timeout;
 
-use crate::jobs::{assert_ended, finish, start_until, stop, until_status};
+use crate::jobs::{assert_ended, assert_gone, finish, start_until, status, stop, until_status};
 use crate::setup::Setup;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -104,4 +106,48 @@ async fn a_stopped_job_handles_the_signal_that_asks_it_to_end() {
     let (timed_out, output) = finish(&mut client, JobSpec { timeout_msec: Some(500), ..shell(script) }).await;
     assert_ended(&timed_out, Cause::TimedOut, Ended::ExitCode(7));
     assert_eq!(output, "handled\n");
+}
+
+/// A file system on which nothing can be written, until this is dropped.
+struct Frozen(&'static str);
+
+impl Frozen {
+    fn freeze(path: &'static str) -> Self {
+        assert!(
+            Command::new("fsfreeze").args(["--freeze", path]).status().expect("busybox has it").success()
+        );
+        Self(path)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        assert!(
+            Command::new("fsfreeze").args(["--unfreeze", self.0]).status().expect("busybox has it").success()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stop_of_a_job_in_uninterruptible_sleep_says_what_it_waits_for() {
+    let setup = Setup::alone().await;
+    let mut client = setup.worker.admin().await;
+    let frozen = Frozen::freeze("/data");
+    let job = start(&mut client, shell("echo >/data/stuck; exit 1")).await.expect("it starts");
+    let is_stuck = |job: &Job| job.process.as_ref().is_some_and(|process| process.state == "D").then_some(());
+    until_status(&mut client, &job.id, is_stuck).await;
+    let mut stopping =
+        setup.worker.jobctl_as("alice", &["stop", "--grace", "1s", &job.id]).spawn().expect("jobctl");
+    let mut said = String::new();
+    BufReader::new(stopping.stderr.take().expect("a pipe")).read_line(&mut said).expect("UTF-8");
+    let start = format!("jobctl: job {}: waiting for process {} (sh, D, in ", job.id, main_of(&job));
+    assert!(said.starts_with(&start) && said.ends_with(") to end\n"), "{said:?}");
+    assert_eq!(status(&mut client, &job.id).await.state(), JobState::Stopping, "nothing is pretended");
+    drop(frozen);
+    let stopped = stopping.wait_with_output().expect("our own child");
+    assert!(stopped.status.success(), "{stopped:?}");
+    let job = status(&mut client, &job.id).await;
+    // The first signal that ends it is the one that did.
+    assert_ended(&job, Cause::Stopped, Ended::Signal(15));
+    assert_gone(&job, &[]);
 }

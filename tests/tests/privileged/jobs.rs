@@ -7,7 +7,7 @@ use jobworker_tests::api::outcome::Ended;
 use jobworker_tests::api::stream_response::Event;
 use jobworker_tests::api::{Cause, Job, JobSpec, Outcome, StatusRequest, StopRequest};
 use jobworker_tests::client::{everything, output, start};
-use jobworker_tests::wait::PATIENCE;
+use jobworker_tests::wait::{PATIENCE, until};
 use jobworker_tests::{Client, census};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -96,7 +96,11 @@ pub(crate) fn members(job: &Job) -> Vec<u32> {
 pub(crate) fn assert_gone(job: &Job, members: &[u32]) {
     assert!(!job.cgroup.is_empty() && !Path::new(&job.cgroup).exists(), "the group {:?} is left", job.cgroup);
     for pid in members {
-        let state = census::status_line(*pid, "State");
+        // One that has ended is its parent's to reap: of a job whose shim is gone, the VM's init's.
+        let state = until("a zombie is reaped", || match census::status_line(*pid, "State") {
+            Some(state) if state.starts_with('Z') => None,
+            state => Some(state),
+        });
         assert!(state.is_none(), "process {pid} is left: {state:?}");
     }
 }

@@ -23,7 +23,7 @@ fn kill_9(pid: u32) {
     kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL).expect("it runs");
 }
 
-fn shim_of(setup: &Setup, job: &Job) -> u32 {
+pub(crate) fn shim_of(setup: &Setup, job: &Job) -> u32 {
     let path = setup.worker.jobs_dir().join(&job.id).join("state.json");
     let state: serde_json::Value =
         serde_json::from_slice(&std::fs::read(path).expect("state.json")).expect("JSON");

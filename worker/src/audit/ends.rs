@@ -22,6 +22,7 @@ use super::emit_end;
 use crate::job::JobId;
 use crate::job::census::{JobEnd, Listener};
 use crate::job::folder::JobsDir;
+use crate::shim::clock;
 
 /// In the state folder: what is the worker's own.
 const FOLDER: &str = "worker";
@@ -107,7 +108,7 @@ impl Ends {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let boot = this_boot();
+        let boot = clock::boot_id();
         let path = self.folder.join(ENDS_TOLD);
         let (past, told) = match fs::read_to_string(&path) {
             Ok(text) => {
@@ -232,11 +233,6 @@ fn told(text: &str, this_boot: &str) -> impl Iterator<Item = (JobId, u64)> {
         }
     }
     sure.into_iter()
-}
-
-fn this_boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim_end().to_owned()
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

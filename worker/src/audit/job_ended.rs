@@ -44,6 +44,11 @@ pub(super) struct JobEnded {
     pub(super) started_at: String,
     pub(super) ended_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ran_usec: Option<u64>,
+    /// Processes that had left the job's group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) escaped_processes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_usec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) memory_peak_bytes: Option<u64>,
@@ -80,6 +85,8 @@ impl JobEnded {
             lost_reason: if let Outcome::Lost { reason } = outcome { Some(text(reason)) } else { None },
             started_at: rfc3339(state.started_unix_usec),
             ended_at: rfc3339(finished.at_unix_usec),
+            ran_usec: finished.ran_usec,
+            escaped_processes: finished.escaped.filter(|escaped| *escaped > 0),
             cpu_usec: finished.usage.cpu_usec,
             memory_peak_bytes: finished.usage.memory_peak_bytes,
             output_bytes: finished.output_bytes,
@@ -129,6 +136,8 @@ impl JobEnded {
             lost_reason = self.lost_reason,
             started_at = self.started_at,
             ended_at = self.ended_at,
+            ran_usec = self.ran_usec,
+            escaped_processes = self.escaped_processes,
             cpu_usec = self.cpu_usec,
             memory_peak_bytes = self.memory_peak_bytes,
             output_bytes = self.output_bytes,

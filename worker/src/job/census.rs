@@ -14,6 +14,7 @@
 //! Nobody waits for it. It wakes some milliseconds after the first of several news, when a start has been answered and a
 //! short job has ended. inotify(7).
 
+mod began;
 mod counts;
 mod lookout;
 mod table;

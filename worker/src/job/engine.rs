@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::EngineError;
 pub use self::page::{Cursor, InvalidCursor, Page};
-pub use super::process::ProcessStatus;
+pub use super::process::{ProcessStatus, Remaining};
 pub use super::view::{JobView, Live};
 pub use crate::output::follower::{Event, Follower, From, Gap, GapReason};
 

@@ -174,6 +174,11 @@ impl State {
         self.birth.map(|birth| now_boot_usec.saturating_sub(birth.executed_boot_usec))
     }
 
+    /// When it ended, by the CLOCK_BOOTTIME of the boot in which it was born, in microseconds. None where that is not known.
+    pub fn ended_boot_usec(&self) -> Option<u64> {
+        Some(self.birth?.executed_boot_usec.saturating_add(self.finished()?.ran_usec?))
+    }
+
     /// The end of the job, once it has one.
     pub fn finished(&self) -> Option<&Finished> {
         match &self.phase {

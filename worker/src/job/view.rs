@@ -3,9 +3,13 @@
 use jobworker_limits::{Group, LimitsInForce, Usage};
 
 use super::folder::{Folder, FolderError, SPEC};
-use super::process::ProcessStatus;
-use super::{Spec, State};
+use super::process::{ProcessStatus, Remaining, children_of};
+use super::{Outcome, Phase, Spec, State};
 use crate::output::Extent;
+use crate::shim::clock;
+
+/// How many processes are told of that a job's end waits for.
+const MAX_REMAINING: usize = 8;
 
 /// A job as of now.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +22,8 @@ pub struct JobView {
     pub live: Live,
     /// How much output there is so far.
     pub output: Extent,
+    /// How long it has run, or ran, in microseconds; none where nobody knows.
+    pub ran_usec: Option<u64>,
 }
 
 /// What the kernel tells of a job that is not finished. Each part is none where the kernel has nothing (any more).
@@ -29,6 +35,10 @@ pub struct Live {
     pub process: Option<ProcessStatus>,
     /// Processes in the job's group.
     pub processes: Option<u64>,
+    /// The main process is outside the job's group.
+    pub main_is_outside: bool,
+    /// What the job's end waits for, once it is to end.
+    pub remaining: Vec<Remaining>,
     /// Limits of the group.
     pub limits: Option<LimitsInForce>,
     /// What the group has used.
@@ -40,7 +50,7 @@ impl JobView {
     pub fn started(spec: Spec, state: State) -> Self {
         let limits = Some(state.limits_in_force.clone());
         let live = Live { pid: Some(state.pid), limits, ..Live::default() };
-        Self { spec, state: Some(state), live, output: Extent::default() }
+        Self { spec, state: Some(state), live, output: Extent::default(), ran_usec: Some(0) }
     }
 
     /// Reads it; `None` when there is no such job (or not yet). May block.
@@ -58,7 +68,8 @@ impl JobView {
             state.as_ref().filter(|state| state.finished().is_none()).map(Live::read).unwrap_or_default();
         // After the state: of a finished job it is all of it.
         let output = extent(folder, state.as_ref());
-        Ok(Some(Self { spec, state, live, output }))
+        let ran_usec = state.as_ref().and_then(ran_usec);
+        Ok(Some(Self { spec, state, live, output, ran_usec }))
     }
 
     /// As [`Self::read`]; `None` also while the job is not finished. May block.
@@ -79,6 +90,22 @@ impl JobView {
     }
 }
 
+/// By the clock that the shim kept. A job that an older build started has the time of day only: ours while it runs.
+fn ran_usec(state: &State) -> Option<u64> {
+    match state.finished() {
+        None => {
+            let by_day = || clock::unix_usec().saturating_sub(state.started_unix_usec);
+            Some(state.ran_usec(clock::boot_usec()).unwrap_or_else(by_day))
+        }
+        // When it ended, nobody has seen.
+        Some(finished) if matches!(finished.outcome, Outcome::Lost { .. }) => finished.ran_usec,
+        Some(finished) => {
+            let by_day = finished.at_unix_usec.saturating_sub(state.started_unix_usec);
+            Some(finished.ran_usec.unwrap_or(by_day))
+        }
+    }
+}
+
 /// By the index; where that can't be read, by what the shim wrote at the end. `stream` says what is wrong with it.
 fn extent(folder: &Folder, state: Option<&State>) -> Extent {
     let read = Extent::read(folder).unwrap_or_else(|error| {
@@ -94,18 +121,37 @@ impl Live {
     fn read(state: &State) -> Self {
         let group = state.cgroup.as_deref().map(Group::open).and_then(there);
         let members = group.as_ref().map(Group::procs).and_then(there);
-        let process = match (&state.cgroup, &members) {
-            (Some(_), None) => None,
-            (_, members) => there(ProcessStatus::of(state, members.as_deref())).flatten(),
-        };
+        let process = there(ProcessStatus::of(state)).flatten();
+        let is_to_end = process.is_none() || matches!(state.phase, Phase::Stopping(_));
         Self {
             pid: process.is_some().then_some(state.pid),
+            main_is_outside: process.is_some() && is_outside(state, group.as_ref(), state.pid),
+            remaining: if is_to_end { remaining(state, members.as_deref()) } else { Vec::new() },
             process,
             processes: members.map(|members| members.len() as u64),
             limits: group.as_ref().map(Group::limits_in_force).and_then(there),
             usage: group.as_ref().map(Group::usage).and_then(there),
         }
     }
+}
+
+/// Whether a process is outside the job's group: also of one that is gone. What can't be told is not said.
+fn is_outside(state: &State, group: Option<&Group>, pid: i32) -> bool {
+    match group {
+        Some(group) => there(group.holds(pid)).flatten() == Some(false),
+        None => state.cgroup.as_deref().is_some_and(|group| matches!(group.try_exists(), Ok(false))),
+    }
+}
+
+/// The processes that live: of the group, and children of the shim wherever they are.
+fn remaining(state: &State, members: Option<&[i32]>) -> Vec<Remaining> {
+    let members = members.unwrap_or_default();
+    let children = there(children_of(state.shim_pid)).unwrap_or_default();
+    let outside = children.into_iter().filter(|child| !members.contains(child));
+    let all = members.iter().map(|pid| (*pid, false)).chain(outside.map(|pid| (pid, state.cgroup.is_some())));
+    all.filter_map(|(pid, is_outside)| there(Remaining::of(pid, is_outside)).flatten())
+        .take(MAX_REMAINING)
+        .collect()
 }
 
 fn there<T, E: std::fmt::Display>(read: Result<T, E>) -> Option<T> {

@@ -6,7 +6,7 @@ use jobworker_proto::v1;
 use jobworker_proto::v1::outcome::Ended as WireEnded;
 use jobworker_proto::v1::stream_response::Event as WireEvent;
 
-use crate::job::engine::{Gap, GapReason, JobView, ProcessStatus, Removed};
+use crate::job::engine::{Gap, GapReason, JobView, ProcessStatus, Remaining, Removed};
 use crate::job::state::{Finished, StopReason};
 use crate::job::{ByteStr, Ended, JobRequest, Outcome, Owner, Phase, State, Whose};
 use crate::output::index::Kind;
@@ -15,7 +15,7 @@ use crate::policy::Claim;
 /// A job, as one with the claim `viewer` may see it: the environment, whose values are often secrets, is only its
 /// owner's to see.
 pub(super) fn job(view: JobView, viewer: &Claim) -> v1::Job {
-    let JobView { mut spec, state, live, output } = view;
+    let JobView { mut spec, state, live, output, ran_usec } = view;
     if !viewer.owns(&Whose::from(&spec)) {
         spec.request.env.clear();
     }
@@ -46,6 +46,10 @@ pub(super) fn job(view: JobView, viewer: &Claim) -> v1::Job {
         output_kept_from: output.kept_from,
         output_limit_bytes: output_limit.map(OutputLimit::bytes),
         left_out_bytes: 0,
+        main_outside_group: live.main_is_outside,
+        escaped_processes: finished.and_then(|finished| finished.escaped),
+        ran_usec,
+        remaining: live.remaining.into_iter().map(remaining).collect(),
     }
 }
 
@@ -155,6 +159,18 @@ fn phase(state: Option<&State>) -> v1::JobState {
 fn process(process: ProcessStatus) -> v1::Process {
     let ProcessStatus { state, threads, resident_bytes } = process;
     v1::Process { state: state.to_string(), threads, resident_bytes }
+}
+
+fn remaining(remaining: Remaining) -> v1::Remaining {
+    let Remaining { pid, name, state, kernel_function, tracer, is_outside } = remaining;
+    v1::Remaining {
+        pid: pid.unsigned_abs(),
+        name,
+        state: state.to_string(),
+        kernel_function: kernel_function.unwrap_or_default(),
+        tracer_pid: tracer.map(i32::unsigned_abs),
+        outside_group: is_outside,
+    }
 }
 
 fn outcome(finished: &Finished) -> v1::Outcome {

@@ -121,6 +121,28 @@ pub struct OffsetOutOfRange(u64);
 /// The highest offset that a file can have, and so a job's output.
 const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
 
+/// Where a request for "the last so many microseconds" begins, `now_unix_usec` being what they count from; any other begins
+/// where it says.
+///
+/// # Errors
+/// When two places are named.
+pub fn since(
+    from: Option<WireFrom>,
+    since_usec_ago: Option<u64>,
+    now_unix_usec: u64,
+) -> Result<Option<WireFrom>> {
+    let Some(ago) = since_usec_ago else { return Ok(from) };
+    match from {
+        // The client's clock, for workers that know no "ago".
+        None | Some(WireFrom::SinceUnixUsec(_)) => {
+            Ok(Some(WireFrom::SinceUnixUsec(now_unix_usec.saturating_sub(ago))))
+        }
+        Some(WireFrom::Offset(_) | WireFrom::TailLines(_)) => {
+            Err(invalid("since_usec_ago", format!("{ago}, and `from` names another place; one is needed")))
+        }
+    }
+}
+
 /// Where to begin to read.
 ///
 /// # Errors

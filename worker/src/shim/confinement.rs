@@ -105,15 +105,17 @@ impl Confinement {
     ///
     /// # Errors
     /// When the processes can't be listed, or one can't be signalled.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
         let Some(group) = self.as_group() else { return signal_below(Pid::this(), signal) };
         // Whoever is outside is told, whatever becomes of the others.
         let sent = group.signal(signal).map_err(io::Error::other);
-        for child in children(Pid::this())? {
-            if is_outside(group, child) {
-                signal_below(child, signal)?;
-                signal_child(child, signal)?;
-            }
+        let mut outside = children(Pid::this())?;
+        outside.retain(|child| is_outside(group, *child));
+        for child in outside {
+            // It may not live until it is killed.
+            self.note(child);
+            signal_below(child, signal)?;
+            signal_child(child, signal)?;
         }
         sent.map(drop)
     }

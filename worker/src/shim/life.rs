@@ -234,7 +234,8 @@ impl Life<'_> {
                     grace: Duration::from_millis(grace_msec),
                 }),
                 Ok((signal, Control::Signal { all: true, .. })) => {
-                    self.tell(self.confinement.signal(signal), signal);
+                    let sent = self.confinement.signal(signal);
+                    self.tell(sent, signal);
                 }
                 Ok((_, Control::Signal { all: false, .. })) if reaped => {}
                 Ok((signal, Control::Signal { all: false, .. })) => {

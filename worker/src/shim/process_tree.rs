@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
 use jobworker_limits::SignalNumber as Signal;
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 use rustix::process::{PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::job::Ended;
@@ -16,7 +17,7 @@ use crate::job::verdict::MainEnd;
 ///
 /// # Errors
 /// When `/proc` can't be read.
-pub(super) fn children(parent: Pid) -> io::Result<Vec<Pid>> {
+pub fn children(parent: Pid) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for thread in threads(parent)? {
         let text = read(&format!("/proc/{parent}/task/{thread}/children"))?.unwrap_or_default();
@@ -101,18 +102,60 @@ pub(super) fn send(process: Pid, signal: Signal) -> rustix::io::Result<()> {
     kill_process(process, signal.to_rustix())
 }
 
-/// As [`signal_child`], to a child of another. It may be gone, and its number taken: pinned first, it is then seen to be the child.
+/// As [`signal_child`], to a child of another.
 fn signal_child_of(parent: Pid, child: Pid, signal: Signal) -> io::Result<()> {
-    let Some(pid) = rustix::process::Pid::from_raw(child.as_raw()) else { return Ok(()) };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
-    let stat = read(&format!("/proc/{child}/stat"))?.unwrap_or_default();
-    if field(&stat, PPID).and_then(|ppid| ppid.parse().ok()) != Some(parent.as_raw()) {
-        return Ok(());
-    }
+    let Some(pidfd) = pin_child(parent, child)? else { return Ok(()) };
     match pidfd_send_signal(pidfd, signal.to_rustix()) {
         Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Everything below a process, pinned: as much as there is at one moment.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn pin_below(parent: Pid) -> io::Result<Vec<OwnedFd>> {
+    let mut pinned = Vec::new();
+    for child in children(parent)? {
+        pinned.extend(pin_child(parent, child)?);
+        pinned.extend(pin_below(child)?);
+    }
+    Ok(pinned)
+}
+
+/// The child of another may be gone, and its number taken: pinned first, it is then seen to be the child. `None` where it is
+/// not.
+fn pin_child(parent: Pid, child: Pid) -> io::Result<Option<OwnedFd>> {
+    let Some(pidfd) = pin(child) else { return Ok(None) };
+    let stat = read(&format!("/proc/{child}/stat"))?.unwrap_or_default();
+    let is_child = field(&stat, PPID).and_then(|ppid| ppid.parse().ok()) == Some(parent.as_raw());
+    Ok(Some(pidfd).filter(|_| is_child))
+}
+
+/// Pins the process that has this number and was born between two times, in microseconds since the host's boot: no other
+/// can have had it then. `None` when that one is gone, or has exited.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn pin_born_between(process: Pid, after_usec: u64, before_usec: u64) -> io::Result<Option<OwnedFd>> {
+    let Some(pidfd) = pin(process) else { return Ok(None) };
+    let ticks_per_sec =
+        sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100);
+    let stat = read(&format!("/proc/{process}/stat"))?.unwrap_or_default();
+    let is_it = was_born_between(&stat, 1_000_000 / ticks_per_sec.max(1), after_usec, before_usec);
+    Ok(Some(pidfd).filter(|_| is_it && !has_exited(process).unwrap_or(false)))
+}
+
+/// `stat` counts in ticks, rounded down.
+fn was_born_between(stat: &str, tick_usec: u64, after_usec: u64, before_usec: u64) -> bool {
+    let born = field(stat, START_TIME).and_then(|ticks| ticks.parse::<u64>().ok());
+    born.map(|ticks| ticks.saturating_mul(tick_usec))
+        .is_some_and(|born| born.saturating_add(tick_usec) > after_usec && born <= before_usec)
+}
+
+fn pin(process: Pid) -> Option<OwnedFd> {
+    pidfd_open(rustix::process::Pid::from_raw(process.as_raw())?, PidfdFlags::empty()).ok()
 }
 
 /// The numbers of a process's threads; none when it is gone.
@@ -151,6 +194,7 @@ fn may_inspect(process: Pid) -> bool {
 /// Fields of proc_pid_stat(5), counted from behind the command's name, which may hold anything: 3 is 0.
 const STATE: usize = 0;
 const PPID: usize = 1;
+const START_TIME: usize = 19;
 const EXIT_CODE: usize = 49;
 
 fn field(stat: &str, number: usize) -> Option<&str> {
@@ -191,6 +235,7 @@ mod tests {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
 
     use super::*;
+    use crate::shim::clock;
 
     #[test]
     fn an_exit_code_is_read_as_waitpid_has_it() {
@@ -223,6 +268,25 @@ mod tests {
             child.wait().unwrap();
             assert!(has_exited(pid).unwrap(), "gone is exited, too");
         }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_number_and_birth() {
+        let stat = format!("77 (x) S 1 {}500 0 0", "0 ".repeat(17));
+        let born = |after, before| was_born_between(&stat, 10_000, after, before);
+        assert!(born(5_000_000, 5_000_001) && born(5_009_999, 5_010_000) && born(4_990_000, 6_000_000));
+        assert!(!born(5_010_000, 6_000_000) && !born(0, 4_999_999));
+        assert!(!was_born_between("", 10_000, 0, u64::MAX));
+
+        let before = clock::boot_usec();
+        let mut child = Command::new("sleep").arg("1060").spawn().unwrap();
+        let (pid, after) = (Pid::from_raw(child.id().cast_signed()), clock::boot_usec());
+        assert!(pin_born_between(pid, before, after).unwrap().is_some());
+        assert!(pin_born_between(pid, 0, before.saturating_sub(20_000)).unwrap().is_none());
+        assert!(pin_born_between(pid, after + 20_000, u64::MAX).unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(pin_born_between(pid, before, after).unwrap().is_none());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! forked like shims, what takes long ([`recover`]).
 
 pub(super) mod group;
+mod main_process;
 mod scan;
 mod unborn;
 mod unreadable;
@@ -52,6 +53,8 @@ pub struct Loss {
     reason: String,
     /// What the job's group had used, once that was read and the group removed.
     usage: Option<Usage>,
+    /// The main process was outside the group, and killed there.
+    main_had_left: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -78,12 +81,12 @@ enum Recovered {
 impl Loss {
     /// Of a job, by the death of its shim.
     pub fn of(job: JobId, reason: String) -> Self {
-        Self { what: Subject::Job(job), reason, usage: None }
+        Self { what: Subject::Job(job), reason, usage: None, main_had_left: false }
     }
 
     /// Of a shim, by its pid, before it was any job's.
     pub fn of_unborn(shim: i32) -> Self {
-        Self { what: Subject::Unborn(shim), reason: String::new(), usage: None }
+        Self { what: Subject::Unborn(shim), reason: String::new(), usage: None, main_had_left: false }
     }
 }
 
@@ -150,6 +153,12 @@ impl Loss {
             Ok(usage) => self.usage = usage,
             Err(why) => return Recovered::NotYet(why),
         }
+        if let Some(state) = told.state() {
+            match main_process::end(host, state, until) {
+                Ok(ended) => self.main_had_left |= ended,
+                Err(why) => return Recovered::NotYet(why),
+            }
+        }
         match told {
             Told::Unfinished(state) => self.record(host, &writer, &folder, *state),
             Told::Starting => {
@@ -199,6 +208,10 @@ impl Loss {
         let output_lost_bytes = salvage_output(folder);
         let reason = match (is_of_this_boot, &state.cgroup) {
             (false, _) => "the host was restarted".to_owned(),
+            (true, Some(_)) if self.main_had_left => format!(
+                "{}; its main process had left its group, so others that did may still run",
+                self.reason
+            ),
             (true, Some(_)) => self.reason.clone(),
             // Never pretend: the main process died with its shim, its descendants can't be found.
             (true, None) => {

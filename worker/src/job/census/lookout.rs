@@ -10,12 +10,12 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
+use super::began::Began;
 use super::table::{Seen, Table};
 use super::watches::{News, Watches};
 use super::{Counts, JobEnd, Listener};
 use crate::job::folder::{Folder, FolderError, JobsDir};
 use crate::job::{JobId, Phase, State};
-use crate::shim::clock;
 
 /// From the first news until they are looked at, for what comes with them.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -32,7 +32,7 @@ type Found = Result<Option<Option<State>>, FolderError>;
 /// Looks at jobs, and knows of every one.
 pub(super) struct Lookout {
     jobs: JobsDir,
-    began_unix_usec: u64,
+    began: Began,
     watches: Watches,
     known: Mutex<Known>,
     /// Beside `known`, which may be locked for as long as a disk takes.
@@ -64,7 +64,7 @@ impl Lookout {
         };
         Ok(Self {
             jobs,
-            began_unix_usec: clock::unix_usec(),
+            began: Began::now(),
             watches: Watches::new()?,
             known: Mutex::new(known),
             counts: Mutex::default(),
@@ -189,7 +189,7 @@ impl Lookout {
             && let Ok(Some(Some(state))) = &found
             && let Some(finished) = state.finished()
         {
-            let is_from_before = finished.at_unix_usec < self.began_unix_usec;
+            let is_from_before = self.began.is_after(state, finished);
             let end = JobEnd { job, folder: &folder, state, finished, is_from_before };
             known.listeners().iter_mut().for_each(|listener| listener.ended(&end));
         }

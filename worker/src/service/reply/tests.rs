@@ -31,7 +31,13 @@ fn view(state: Option<State>) -> JobView {
     let spec =
         Spec { version: 1, id: JobId::random(), request, owner, created_unix_usec: 1, output_limit: None };
     let spec = Spec { output_limit: spec.request.output_limit, ..spec };
-    JobView { spec, state, live: Live::default(), output: Extent { bytes: 7, kept_from: 3 } }
+    JobView {
+        spec,
+        state,
+        live: Live::default(),
+        output: Extent { bytes: 7, kept_from: 3 },
+        ran_usec: Some(3),
+    }
 }
 
 fn state(phase: Phase) -> State {
@@ -66,6 +72,7 @@ fn finished(outcome: Outcome) -> v1::Outcome {
         (job.state(), job.finished_unix_usec, job.output_lost_bytes),
         (v1::JobState::Finished, Some(5), 6)
     );
+    assert_eq!((job.ran_usec, job.escaped_processes), (Some(3), Some(2)));
     assert_eq!(job.usage.unwrap().oom_kills, Some(3));
     assert_eq!(job.limits_in_force.unwrap().pids_max, Some(9));
     job.outcome.unwrap()

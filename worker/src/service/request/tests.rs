@@ -149,3 +149,18 @@ fn a_page_has_a_size_and_a_place_that_was_told() {
     assert_eq!(page(&list(Some(0), "")).unwrap_err().field, "page_size");
     assert_eq!(page(&list(None, "x")).unwrap_err().field, "page_token");
 }
+
+#[test]
+fn the_last_minutes_count_by_this_clock_whatever_the_clients_says() {
+    let since = |from, ago| since(from, ago, 1_000);
+    for ahead in [None, Some(WireFrom::SinceUnixUsec(600_000_900))] {
+        assert_eq!(since(ahead, Some(100)), Ok(Some(WireFrom::SinceUnixUsec(900))));
+    }
+    assert_eq!(since(None, Some(u64::MAX)), Ok(Some(WireFrom::SinceUnixUsec(0))));
+    for from in [None, Some(WireFrom::SinceUnixUsec(7)), Some(WireFrom::TailLines(1))] {
+        assert_eq!(since(from, None), Ok(from));
+    }
+    for from in [WireFrom::Offset(1), WireFrom::TailLines(1)] {
+        assert_eq!(since(Some(from), Some(100)).unwrap_err().field, "since_usec_ago");
+    }
+}

@@ -54,6 +54,7 @@ pub fn scan(host: &Host) -> Found {
             what: Subject::Group(name),
             reason: "no job's folder tells of it".to_owned(),
             usage: None,
+            main_had_left: false,
         };
         settle(host, stranger, until, &mut found);
     }
