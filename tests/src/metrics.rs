@@ -29,7 +29,7 @@ pub fn http(address: &str, method: &str, path: &str) -> Answer {
     http_with(address, method, path, &[])
 }
 
-/// As [`http`], with more headers.
+/// As [`http()`], with more headers.
 ///
 /// # Panics
 /// When the server can't be reached, or does not answer with HTTP.
