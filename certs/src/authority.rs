@@ -179,7 +179,7 @@ fn subject_key_id(extension: &X509Extension<'_>) -> Option<Vec<u8>> {
     }
 }
 
-fn authority_key_id<'a>(extension: &'a X509Extension<'_>) -> Option<&'a [u8]> {
+pub(crate) fn authority_key_id<'a>(extension: &'a X509Extension<'_>) -> Option<&'a [u8]> {
     match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
         _ => None,

@@ -23,7 +23,7 @@ pub enum Command {
     Server(Server),
     /// Make a person's certificate: NAME.pem and NAME-key.pem
     Client(Client),
-    /// Add a certificate to crl.pem
+    /// Add a certificate to crl.pem. A worker's own (`server`) is revoked for clients that are given the list (jobctl --crl)
     Revoke(Revoke),
     /// Make the worker's private key where it is to stay, server-key.pem, and a request for its certificate, server.csr
     Request(Request),
@@ -199,6 +199,7 @@ fn client(args: Client) -> Result<String, Error> {
 
 fn revoke(args: Revoke) -> Result<String, Error> {
     let folder = Folder::at(args.dir);
+    let is_server = args.target.name == Some(Holder::Server);
     let (what, serial) = match (args.target.name, args.target.serial) {
         (Some(holder), _) => {
             (folder.path(&holder.certificate_file()).display().to_string(), folder.serial_of(&holder)?)
@@ -208,9 +209,18 @@ fn revoke(args: Revoke) -> Result<String, Error> {
     };
     let list = folder.path("crl.pem");
     Ok(match folder.revoke(&serial)? {
-        Revocation::Added => {
-            format!("{what}: revoked, serial {serial}\n{}: give it to every worker\n", list.display())
-        }
+        Revocation::Added if is_server => format!(
+            "{what}: revoked, serial {serial}\n\
+             {}: give it to every client of that worker (jobctl --crl, `crl` of a context): who has not got it goes on \
+             trusting whoever has the key; workers don't look at it for their own certificate, and one that runs with this \
+             one goes on: make another (jobworker certs server --force)\n",
+            list.display()
+        ),
+        Revocation::Added => format!(
+            "{what}: revoked, serial {serial}\n\
+             {}: give it to every worker (--crl); if the certificate is a worker's, to its clients (jobctl --crl)\n",
+            list.display()
+        ),
         Revocation::Already(since) => {
             format!("{what}: already revoked on {}, serial {serial}\n", utc_text(since))
         }

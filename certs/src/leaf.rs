@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use crate::{KeyFingerprint, RoleOid, Serial, hex::hex};
+use crate::{KeyFingerprint, RoleOid, Serial, authority::authority_key_id, hex::hex};
 
 /// A client's certificate.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Leaf {
     pub uris: Vec<String>,
     /// DNS names, in the certificate's order.
     pub dns_names: Vec<String>,
+    /// The CA that has signed it.
+    pub issuer: IssuerId,
     /// The role, where there is one, and one only.
     pub role: Option<String>,
     /// The serial number.
@@ -24,6 +26,15 @@ pub struct Leaf {
     pub fingerprint_sha256: String,
     /// The public key (`SubjectPublicKeyInfo`, DER).
     pub public_key: Vec<u8>,
+}
+
+/// A CA as its certificates name it. Two with the same name are told apart by the key, where both say which it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerId {
+    /// The common name, else the whole name.
+    pub name: String,
+    name_der: Vec<u8>,
+    key_id: Option<Vec<u8>>,
 }
 
 impl Leaf {
@@ -47,6 +58,7 @@ impl Leaf {
         let extension = certificate.get_extension_unique(&role_oid.parsed()).ok().flatten();
         Ok(Self {
             common_name: common_name.map(str::to_owned),
+            issuer: issuer(&certificate),
             uris,
             dns_names,
             role: extension.and_then(|extension| RoleOid::role_text(extension.value)).map(str::to_owned),
@@ -61,5 +73,15 @@ impl Leaf {
     #[must_use]
     pub fn key_fingerprint(&self) -> KeyFingerprint {
         KeyFingerprint::of(&self.public_key)
+    }
+}
+
+fn issuer(certificate: &X509Certificate<'_>) -> IssuerId {
+    let name = certificate.issuer();
+    let common_name = name.iter_common_name().next().and_then(|name| name.as_str().ok());
+    IssuerId {
+        name: common_name.map_or_else(|| name.to_string(), str::to_owned),
+        name_der: name.as_raw().to_vec(),
+        key_id: certificate.extensions().iter().find_map(authority_key_id).map(<[u8]>::to_vec),
     }
 }

@@ -13,6 +13,7 @@
 //! sign any `rcgen::CertificateParams` with it.
 
 mod authority;
+mod chain_fault;
 mod commands;
 mod crl;
 mod csr;
@@ -24,8 +25,10 @@ mod holder;
 mod issuance;
 mod key;
 mod leaf;
+mod list_origin;
 mod names;
 mod new_request;
+mod pem_problem;
 mod public_key;
 mod request;
 mod role;
@@ -35,6 +38,7 @@ mod text;
 mod validity;
 
 pub use authority::Authority;
+pub use chain_fault::{ACCEPTED_KEYS, ChainFault, Fault};
 pub use commands::{Command, run};
 pub use crl::Revocation;
 pub use csr::{BadCsr, ClientNames, Csr, MAX_CSR_BYTES};
@@ -42,9 +46,11 @@ pub use error::{Error, InvalidValue};
 pub use folder::{Existing, Folder};
 pub use holder::Holder;
 pub use key::KeyKind;
-pub use leaf::Leaf;
+pub use leaf::{IssuerId, Leaf};
+pub use list_origin::{ListOrigin, lists_for};
 pub use names::{AuthorityName, ClientName, Host, Uri};
 pub use new_request::{NewRequest, RequestedNames};
+pub use pem_problem::pem_fault;
 pub use public_key::{KeyFingerprint, PublicKey};
 pub use request::{
     AuthorityRequest, ClientGrant, ClientRequest, Issued, Renewal, ServerGrant, ServerRequest, Signed,

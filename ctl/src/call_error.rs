@@ -57,7 +57,7 @@ impl CallError {
     pub(crate) fn broken(source: &(dyn Error + 'static), seen: &FirstFailure, target: &Target) -> Self {
         let failure = seen.get();
         if let Some(objection) = failure.and_then(tls::objection) {
-            return Self::of_words(tls_error::explain(objection, target));
+            return Self::of_words(tls_error::explain_refusal(objection, target));
         }
         let cause = failure.map_or_else(|| deepest(source).to_string(), ToString::to_string);
         let words = format!("lost the connection to the worker at {}: {cause}", target.address);

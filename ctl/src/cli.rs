@@ -59,6 +59,17 @@ pub(crate) struct Globals {
     /// The CA that the worker's certificate is checked against (PEM)
     #[arg(long, global = true, env = "JOBCTL_CA", value_name = "FILE", hide_env_values = true)]
     pub(crate) ca: Option<PathBuf>,
+    /// Lists of revoked certificates of those CAs (PEM); a worker whose certificate one of them has is not trusted;
+    /// repeatable [default: none: no certificate is revoked]
+    #[arg(
+        long,
+        global = true,
+        env = "JOBCTL_CRL",
+        value_name = "FILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) crl: Option<Vec<PathBuf>>,
     /// Your certificate (PEM)
     #[arg(long, global = true, env = "JOBCTL_CERT", value_name = "FILE", hide_env_values = true)]
     pub(crate) cert: Option<PathBuf>,

@@ -27,6 +27,8 @@ pub(crate) struct Credentials {
     pub(crate) ca: PathBuf,
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
+    /// Revocation lists of the CAs in `ca`; none: no worker's certificate is revoked.
+    pub(crate) crl: Vec<PathBuf>,
 }
 
 impl Target {
@@ -52,7 +54,10 @@ impl Target {
             (None, Some(text)) => text.parse().context("address in the context")?,
             (None, None) => DEFAULT_ADDRESS.parse()?,
         };
+        // A context's lists are those of its CAs.
+        let listed = if globals.ca.is_none() { context.crl } else { Vec::new() };
         let credentials = Credentials {
+            crl: globals.crl.clone().unwrap_or(listed),
             ca: pick("ca", &globals.ca, context.ca)?,
             cert: pick("cert", &globals.cert, context.cert)?,
             key: pick("key", &globals.key, context.key)?,
@@ -93,6 +98,40 @@ struct Context {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    crl: Vec<PathBuf>,
+}
+
+/// A path, or a list of them.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Paths {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Paths::deserialize(value).map(|paths| match paths {
+        Paths::One(path) => vec![path],
+        Paths::More(paths) => paths,
+    })
+}
+
+/// The contexts that use the certificate in this file, with a CA's file other than `ca`: their names and CA's files. None
+/// where the configuration file can't be used.
+pub(crate) fn contexts_with(cert: &Path, ca: &Path) -> Vec<(String, PathBuf)> {
+    let path = env::var_os("JOBCTL_CONFIG").map(PathBuf::from).or_else(default_path);
+    let text = path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let Ok(ConfigFile { contexts, .. }) = toml::from_str(&text) else { return Vec::new() };
+    let folder = path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let is_it = |one: &Path, other: &Path| {
+        let real = |path: &Path| path.canonicalize().ok();
+        one == other || real(one).is_some_and(|one| real(other) == Some(one))
+    };
+    let uses = |(name, context): (String, Context)| {
+        let (own_cert, own_ca) = (folder.join(context.cert?), folder.join(context.ca?));
+        (is_it(&own_cert, cert) && !is_it(&own_ca, ca)).then_some((name, own_ca))
+    };
+    contexts.into_iter().filter_map(uses).collect()
 }
 
 /// The context called `name`, else the file's current one; `None` when there is neither.
@@ -132,7 +171,8 @@ fn select(text: &str, path: &Path, name: Option<&str>) -> anyhow::Result<Option<
         );
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    for file in [&mut context.ca, &mut context.cert, &mut context.key].into_iter().flatten() {
+    let files = [&mut context.ca, &mut context.cert, &mut context.key].into_iter().flatten();
+    for file in files.chain(&mut context.crl) {
         *file = folder.join(&*file);
     }
     Ok(Some(context))
@@ -148,6 +188,7 @@ mod tests {
         [contexts.prod]
         address = "prod.example:1"
         ca = "ca.pem"
+        crl = ["crl.pem", "/abs/second-crl.pem"]
         cert = "/abs/alice.pem"
         key = "keys/alice-key.pem"
         [contexts.lab]
@@ -156,7 +197,7 @@ mod tests {
 
     fn globals() -> Globals {
         let (output, color) = (Format::Text, Color::Auto);
-        Globals { address: None, ca: None, cert: None, key: None, context: None, output, color }
+        Globals { address: None, ca: None, crl: None, cert: None, key: None, context: None, output, color }
     }
 
     fn from_file(name: Option<&str>) -> anyhow::Result<Context> {
@@ -172,8 +213,24 @@ mod tests {
             ca: "/etc/x/ca.pem".into(),
             cert: "bob.pem".into(),
             key: "/etc/x/keys/alice-key.pem".into(),
+            crl: vec!["/etc/x/crl.pem".into(), "/abs/second-crl.pem".into()],
         };
         assert_eq!(target.credentials, expected);
+    }
+
+    #[test]
+    fn a_contexts_lists_go_with_its_ca() {
+        let lists = |given: &Globals| {
+            let target = Target::merge(given, from_file(None).expect("current")).expect("complete");
+            target.credentials.crl
+        };
+        let own = Globals { crl: Some(vec!["own.pem".into()]), ..globals() };
+        assert_eq!(lists(&own), [PathBuf::from("own.pem")]);
+        assert_eq!(lists(&globals()).len(), 2);
+        let other_ca = Globals { ca: Some("other.pem".into()), ..globals() };
+        assert_eq!(lists(&other_ca), [PathBuf::new(); 0]);
+        let one = select("current = 'a'\n[contexts.a]\ncrl = 'crl.pem'", Path::new("/etc/x/c.toml"), None);
+        assert_eq!(one.expect("strict").expect("a").crl, [PathBuf::from("/etc/x/crl.pem")]);
     }
 
     #[test]

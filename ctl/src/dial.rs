@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use hyper_util::rt::TokioIo;
+use jobworker_certs::ChainFault;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -37,11 +38,13 @@ const FRAME_BYTES: u32 = 1 << 20;
 /// The credentials can't be used, nobody listens there, or the worker's certificate is not to be trusted. That the
 /// worker refuses the client's certificate is seen at the first call.
 pub(crate) async fn dial(target: &Target) -> anyhow::Result<(Channel, FirstFailure)> {
-    let config = tls::client_config(&target.credentials)?;
+    let (config, refused) = tls::client_config(&target.credentials)?;
     let tcp = connect_tcp(target).await?;
     let server_name = target.address.server_name();
     let handshake = TlsConnector::from(Arc::new(config)).connect(server_name, tcp);
-    let stream = within_timeout(target, handshake).await?.map_err(|error| handshake_error(&error, target))?;
+    let stream = within_timeout(target, handshake)
+        .await?
+        .map_err(|error| handshake_error(&error, target, refused.get()))?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         bail!("cannot talk to {}: it does not speak HTTP/2; is that jobworker?", target.address);
     }
@@ -83,9 +86,9 @@ async fn within_timeout<T>(target: &Target, work: impl Future<Output = T>) -> Re
         .map_err(|_| CallError::outage(format!("cannot reach {}: {cause}", target.address), cause))
 }
 
-fn handshake_error(error: &io::Error, target: &Target) -> anyhow::Error {
+fn handshake_error(error: &io::Error, target: &Target, refused: Option<&ChainFault>) -> anyhow::Error {
     match tls::objection(error) {
-        Some(tls) => anyhow!(tls_error::explain(tls, target)),
+        Some(tls) => anyhow!(tls_error::explain_handshake(tls, target, refused)),
         None => {
             let words = format!("the TLS handshake with {} failed: {error}", target.address);
             CallError::outage(words, error.to_string()).into()

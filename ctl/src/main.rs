@@ -18,7 +18,9 @@ mod later;
 mod notes;
 mod outcome;
 mod own;
+mod own_fault;
 mod pair;
+mod pem;
 mod printer;
 mod reconnect;
 mod render;
@@ -27,6 +29,7 @@ mod spec;
 mod stdio;
 mod tls;
 mod tls_error;
+mod worker_verifier;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use jiff::Timestamp;
 use jobworker_certs::{Leaf, RoleOid};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::config::Credentials;
-use crate::files;
 use crate::pair::Pair;
-use crate::render;
+use crate::{pem, render};
 
 /// From so many days before its end on, every command says so.
 const SOON_DAYS: i64 = 7;
@@ -23,10 +20,10 @@ const DAY_SEC: i64 = 24 * HOUR_SEC;
 /// # Errors
 /// It can't be read, or is none.
 pub(crate) fn read(path: &Path, role_oid: &RoleOid) -> anyhow::Result<Leaf> {
-    let none = || format!("--cert {}: no certificate can be read from it", path.display());
-    let pem = files::read(path).with_context(none)?;
-    let der = CertificateDer::from_pem_slice(&pem).with_context(none)?;
-    Leaf::from_der(&der, role_oid).map_err(|reason| anyhow!("--cert {}: {reason}", path.display()))
+    let chain = pem::certificates("--cert", path)?;
+    // At least one, or that is the error.
+    let der = chain.first().map_or(&[][..], |der| der);
+    Leaf::from_der(der, role_oid).map_err(|reason| anyhow!("--cert {}: {reason}", path.display()))
 }
 
 /// Before a command: completes a renewal that was interrupted, and says when the end is near. Neither is a reason not to

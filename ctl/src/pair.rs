@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!                   alice.pem   alice-key.pem   beside them
+//!  keep             old         old             alice.pem.old       alice-key.pem.old        crash: the old pair
 //!  write, fsync     old         old             alice.pem.part      alice-key.pem.part       crash: the old pair
 //!  publish 1        old         old             alice.pem.renewed   alice-key.pem.part       crash: the old pair
 //!  publish 2        old         old             alice.pem.renewed   alice-key.pem.renewed  ◀ from here on: the new pair
@@ -18,6 +19,7 @@
 //! renewals, and a renewal and a completion, apart.
 
 mod files;
+mod former;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -40,6 +42,16 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// The file of the certificate, and of the chain behind it.
+    pub(crate) fn cert(&self) -> &Path {
+        &self.cert
+    }
+
+    /// The file of the key.
+    pub(crate) fn key(&self) -> &Path {
+        &self.key
+    }
+
     /// Links are followed: it is the files that are replaced.
     pub(crate) fn of(credentials: &Credentials) -> Self {
         Self { cert: followed(&credentials.cert), key: followed(&credentials.key) }
@@ -78,7 +90,8 @@ impl Pair {
 
     fn is_outlived_by(&self, renewed: &Path) -> anyhow::Result<bool> {
         let end = |path: &Path| own::read(path, &RoleOid::default()).map(|leaf| leaf.not_after_unix_sec);
-        Ok(end(renewed)? > end(&self.cert)?)
+        // Two renewals within a second end at the same time.
+        Ok(end(renewed)? >= end(&self.cert)?)
     }
 
     /// The key first: without it nothing is to be completed.
@@ -117,6 +130,15 @@ impl Pair {
     }
 }
 
+/// What becomes of the pair that is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Former {
+    /// It is kept beside the new one, as [`Pair::former`]; one that was kept there before is given up.
+    Keep,
+    /// It is given up.
+    GiveUp,
+}
+
 /// A pair that is written, and does not count yet. Dropped, it is removed.
 pub(crate) struct Staged {
     pair: Pair,
@@ -125,17 +147,20 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// The pair, to be tried.
-    pub(crate) fn credentials(&self, ca: &Path) -> Credentials {
+    pub(crate) fn credentials(&self, before: &Credentials) -> Credentials {
         let Pair { cert, key } = &self.pair;
-        Credentials { ca: ca.to_owned(), cert: beside(cert, "part"), key: beside(key, "part") }
+        Credentials { cert: beside(cert, "part"), key: beside(key, "part"), ..before.clone() }
     }
 
-    /// Puts it in the place of the other one.
+    /// Puts it in the place of the other one, which is kept beside it if that is asked for.
     ///
     /// # Errors
     /// When a file can't be put in its place. The old pair is usable then.
-    pub(crate) fn replace(self) -> anyhow::Result<()> {
+    pub(crate) fn replace(self, former: Former) -> anyhow::Result<()> {
         let pair = &self.pair;
+        if former == Former::Keep {
+            pair.keep()?;
+        }
         if pair.is_one_file() {
             return rename(&beside(&pair.key, "part"), &pair.key);
         }

@@ -1,33 +1,35 @@
 //! The TLS side of the connection: TLS 1.3 only, both sides show a certificate.
 
+use std::fmt;
 use std::io::{self, IoSlice};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use anyhow::{Context as _, bail};
+use anyhow::anyhow;
+use jobworker_certs::{ACCEPTED_KEYS, ChainFault};
+use rustls::ClientConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Credentials;
-use crate::files;
 use crate::pair::Pair;
+use crate::pem;
+use crate::render::words;
+use crate::worker_verifier::{RefusedWorker, WorkerVerifier};
 
-/// The client's side of TLS with these credentials.
+/// The client's side of TLS with these credentials, and where it notes why it refused a worker.
 ///
 /// # Errors
 /// A file can't be read or holds something else, or the key is not the certificate's.
-pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
+pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<(ClientConfig, RefusedWorker)> {
     match read(credentials) {
         // Another jobctl may be renewing them: one was read before the switch, the other after it.
-        Err(error) if matches!(error.downcast_ref(), Some(rustls::Error::InconsistentKeys(_))) => {
+        Err(error) if error.is::<OtherKey>() => {
             Pair::of(credentials).complete()?;
             read(credentials)
         }
@@ -35,24 +37,58 @@ pub(crate) fn client_config(credentials: &Credentials) -> anyhow::Result<ClientC
     }
 }
 
-fn read(credentials: &Credentials) -> anyhow::Result<ClientConfig> {
-    let roots = root_store(&credentials.ca)?;
-    let chain = certificates("--cert", &credentials.cert)?;
-    let no_key = || format!("--key {}: no private key can be read from it", credentials.key.display());
-    let key = files::read(&credentials.key).with_context(no_key)?;
-    let key = PrivateKeyDer::from_pem_slice(&key).with_context(no_key)?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+fn read(credentials: &Credentials) -> anyhow::Result<(ClientConfig, RefusedWorker)> {
+    let provider = Arc::new(provider());
+    let verifier = WorkerVerifier::read(credentials, &provider)?;
+    let refused = verifier.refused();
+    let chain = pem::certificates("--cert", &credentials.cert)?;
+    let key = pem::private_key(&credentials.key)?;
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .with_context(|| {
-            let (key, cert) = (credentials.key.display(), credentials.cert.display());
-            format!("--key {key} and --cert {cert} can't be used together")
-        })?;
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(chain.clone(), key)
+        .map_err(|error| pair_problem(&error, &chain[0], credentials))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // One connection per process: a ticket would never be used.
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(config)
+    Ok((config, refused))
+}
+
+/// A key that is not the certificate's.
+#[derive(Debug)]
+struct OtherKey(String);
+
+impl fmt::Display for OtherKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OtherKey {}
+
+/// Why a certificate and a key are of no use to each other.
+fn pair_problem(
+    error: &rustls::Error,
+    leaf: &CertificateDer<'_>,
+    credentials: &Credentials,
+) -> anyhow::Error {
+    let (key, cert) = (credentials.key.display(), credentials.cert.display());
+    match (error, ChainFault::of_key(leaf)) {
+        (rustls::Error::InconsistentKeys(_), _) => OtherKey(format!(
+            "--key {key} and --cert {cert} can't be used together: the key is that of another certificate"
+        ))
+        .into(),
+        (rustls::Error::InvalidCertificate(_), _) => {
+            let fault = ChainFault::of(error, std::slice::from_ref(leaf), &[]);
+            anyhow!("--cert {cert} can't be used: the certificate {}", fault.words(words::date))
+        }
+        // The key that can't be used is that of the certificate.
+        (_, Some(fault)) => {
+            anyhow!("--key {key} can't be used: the certificate {cert} {}", fault.words(words::date))
+        }
+        (error, None) => anyhow!("--key {key} can't be used: {error} ({ACCEPTED_KEYS})"),
+    }
 }
 
 /// AES first: ChaCha20 costs twice as much where the CPU has AES instructions. The post-quantum key exchange first, so that
@@ -66,25 +102,6 @@ pub(crate) fn provider() -> CryptoProvider {
         vec![TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256];
     let kx_groups = vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1];
     CryptoProvider { cipher_suites, kx_groups, ..aws_lc_rs::default_provider() }
-}
-
-fn root_store(path: &Path) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("--ca", path)? {
-        roots.add(certificate).with_context(|| format!("--ca {}: not usable as a CA", path.display()))?;
-    }
-    Ok(roots)
-}
-
-pub(crate) fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let none = || format!("{flag} {}: no certificate can be read from it", path.display());
-    let pem = files::read(path).with_context(none)?;
-    let certificates =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().with_context(none)?;
-    if certificates.is_empty() {
-        bail!("{flag} {}: holds no certificate in PEM form", path.display());
-    }
-    Ok(certificates)
 }
 
 /// What a connection's lower layers saw.

@@ -3,56 +3,93 @@
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use jobworker_certs::{ChainFault, Fault};
 use rustls::{AlertDescription, CertificateError, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::Target;
+use crate::config::{Credentials, Target};
 use crate::render::words;
+use crate::{own_fault, pem};
 
-/// Says what `error` means for a client of `target`.
-pub(crate) fn explain(error: &Error, target: &Target) -> String {
+/// Says what it means that TLS was not agreed on with `target`; `refused`: what is wrong with the worker's certificate, where
+/// that is why.
+pub(crate) fn explain_handshake(error: &Error, target: &Target, refused: Option<&ChainFault>) -> String {
     let worker = &target.address;
-    match error {
-        Error::InvalidCertificate(error) => {
-            format!("cannot trust the worker at {worker}: {}", worker_certificate(error, target))
+    match (error, refused) {
+        (Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }), _) => {
+            format!(
+                "cannot trust the worker at {worker}: its certificate is not for {:?} but for {}",
+                worker.host(),
+                names(presented)
+            )
         }
-        Error::AlertReceived(alert) => match refusal(*alert, target) {
-            Some(words) => format!("unauthenticated: {words}"),
-            None => format!("cannot agree on TLS with {worker}: {}", disagreement(*alert)),
-        },
-        Error::InvalidMessage(_) => {
+        (Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_), Some(fault)) => {
+            let words = worker_certificate(fault, &target.credentials);
+            format!("cannot trust the worker at {worker}: its certificate {words}")
+        }
+        (Error::InvalidCertificate(error), None) => {
+            format!("cannot trust the worker at {worker}: its certificate: {error}")
+        }
+        (Error::AlertReceived(alert), _) => alert_words(*alert, target),
+        (Error::InvalidMessage(_), _) => {
             format!("cannot talk to {worker}: it does not speak TLS; is that jobworker?")
         }
-        Error::PeerIncompatible(_) => {
+        (Error::PeerIncompatible(_), _) => {
             format!("cannot agree on TLS with {worker}: {error} (jobctl needs TLS 1.3)")
         }
         _ => format!("TLS with {worker} failed: {error}"),
     }
 }
 
-/// Why jobctl does not trust the worker's certificate.
-fn worker_certificate(error: &CertificateError, target: &Target) -> String {
+/// Says what it means that the worker ended the connection with an alert once TLS was agreed on. In TLS 1.3 that is when it
+/// has looked at the client's certificate, so an alert is about that one.
+pub(crate) fn explain_refusal(error: &Error, target: &Target) -> String {
     match error {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            format!("its certificate is not signed by the CA in {}", target.credentials.ca.display())
+        Error::AlertReceived(AlertDescription::HandshakeFailure) => {
+            let why = format!(
+                "its revocation cannot be checked: {}",
+                ClientCertificate::read(target).unusable_list()
+            );
+            format!("unauthenticated: {}", refused(target, &why))
         }
-        CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("its certificate is not for {:?} but for {}", target.address.host(), names(presented))
-        }
-        CertificateError::ExpiredContext { not_after, .. } => {
-            format!("its certificate expired on {}", date(*not_after))
-        }
-        CertificateError::NotValidYetContext { not_before, .. } => {
+        Error::AlertReceived(alert) => alert_words(*alert, target),
+        error => explain_handshake(error, target, None),
+    }
+}
+
+fn alert_words(alert: AlertDescription, target: &Target) -> String {
+    match refusal(alert, target) {
+        Some(words) => format!("unauthenticated: {words}"),
+        None => format!("cannot agree on TLS with {}: {}", target.address, disagreement(alert)),
+    }
+}
+
+/// Why jobctl does not trust the worker's certificate, as what follows "its certificate".
+fn worker_certificate(fault: &ChainFault, credentials: &Credentials) -> String {
+    let ca = credentials.ca.display();
+    let lists: Vec<_> = credentials.crl.iter().map(|path| path.display().to_string()).collect();
+    let lists = lists.join(", ");
+    match (&fault.ca, &fault.fault) {
+        (None, Fault::UnknownIssuer) => format!("is not signed by the CA in {ca}"),
+        (None, Fault::OtherIssuer) => {
             format!(
-                "its certificate is not valid before {}; is this machine's clock right?",
-                date(*not_before)
+                "is not signed by the CA in {ca}, which has the name of the one that did, and another key"
             )
         }
-        CertificateError::InvalidPurposeContext { .. } => {
-            "its certificate is not meant for servers".to_owned()
+        (_, Fault::NotYetValid(_)) => {
+            format!("{}; is this machine's clock right?", fault.words(words::date))
         }
-        other => format!("its certificate: {other}"),
+        (None, Fault::Revoked) => format!("is revoked (--crl {lists})"),
+        (None, Fault::NoRevocationList) => {
+            format!("can't be checked for revocation: --crl {lists} has no list of the CA that signed it")
+        }
+        (None, Fault::RevocationListExpired(end)) => {
+            let when = end.map(|end| format!(" on {}", words::date(end))).unwrap_or_default();
+            format!(
+                "can't be checked for revocation: the list in --crl {lists} expired{when}; ask for a new one"
+            )
+        }
+        _ => fault.words(words::date),
     }
 }
 
@@ -66,32 +103,49 @@ fn names(presented: &[String]) -> String {
     if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
 }
 
-fn date(time: UnixTime) -> String {
-    i64::try_from(time.as_secs()).map_or_else(|_| "an unknown day".to_owned(), words::date)
-}
-
 /// Why the worker refused the client's certificate; `None` for an alert about something else.
 fn refusal(alert: AlertDescription, target: &Target) -> Option<String> {
-    let file = target.credentials.cert.display();
     let client = ClientCertificate::read(target);
+    // The worker looks at it as this does, if it trusts the same CA.
+    let own = || own_fault::find(&target.credentials);
+    let certificate = |fault: ChainFault| format!("certificate {}", fault.words(words::date));
     let reason = match alert {
         AlertDescription::CertificateRequired => {
             return Some("the worker asks for a certificate and got none".to_owned());
         }
-        AlertDescription::CertificateExpired => client.validity(),
+        AlertDescription::CertificateExpired => match own() {
+            Some(fault @ ChainFault { ca: Some(_), fault: Fault::Expired(_) | Fault::NotYetValid(_) }) => {
+                certificate(fault)
+            }
+            _ => client.validity(),
+        },
         AlertDescription::CertificateRevoked => "certificate revoked".to_owned(),
         AlertDescription::UnknownCA => client.unknown_ca(),
-        AlertDescription::UnsupportedCertificate => {
-            "not meant for clients (its extended key usage lacks clientAuth)".to_owned()
-        }
-        AlertDescription::BadCertificate => "bad certificate".to_owned(),
-        // The issuer's name is known, its signature does not fit: a CA that was made anew under the same name.
-        AlertDescription::DecryptError => client.unknown_ca(),
+        AlertDescription::UnsupportedCertificate => own().map_or_else(
+            || "not meant for clients (its extended key usage lacks clientAuth)".to_owned(),
+            certificate,
+        ),
+        AlertDescription::BadCertificate => own().map_or_else(
+            || {
+                "the worker cannot read it, or does not understand all of it (its audit log says more)"
+                    .to_owned()
+            },
+            certificate,
+        ),
+        // Where nothing is wrong with the signature itself: the issuer's name is known, its key is another. A CA that was
+        // made anew under the same name.
+        AlertDescription::DecryptError => own().map_or_else(|| client.unknown_ca(), certificate),
         AlertDescription::AccessDenied => "access denied".to_owned(),
-        AlertDescription::CertificateUnknown => "not acceptable for some other reason".to_owned(),
+        AlertDescription::CertificateUnknown => own()
+            .map_or_else(|| "not acceptable to the worker; why, its audit log says".to_owned(), certificate),
         _ => return None,
     };
-    Some(format!("the worker refused the certificate {file}{}: {reason}", client.subject()))
+    Some(refused(target, &reason))
+}
+
+fn refused(target: &Target, reason: &str) -> String {
+    let (file, subject) = (target.credentials.cert.display(), ClientCertificate::read(target).subject());
+    format!("the worker refused the certificate {file}{subject}: {reason}")
 }
 
 fn disagreement(alert: AlertDescription) -> String {
@@ -115,8 +169,9 @@ struct ClientCertificate {
 
 impl ClientCertificate {
     fn read(target: &Target) -> Self {
-        let Ok(der) = CertificateDer::from_pem_file(&target.credentials.cert) else { return Self::default() };
-        let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return Self::default() };
+        let Ok(chain) = pem::certificates("--cert", &target.credentials.cert) else { return Self::default() };
+        let Some(der) = chain.first() else { return Self::default() };
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Self::default() };
         let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let validity = certificate.validity();
         Self {
@@ -153,6 +208,12 @@ impl ClientCertificate {
         words.push_str(", or the worker has no revocation list of that CA");
         words
     }
+
+    /// What workers up to 0.1.0 say with an alert about cipher suites.
+    fn unusable_list(&self) -> String {
+        let ca = if self.issuer.is_empty() { "its CA".to_owned() } else { format!("the CA {}", self.issuer) };
+        format!("the worker's revocation list of {ca} is one of another CA of that name, or not usable")
+    }
 }
 
 #[cfg(test)]
@@ -161,14 +222,18 @@ mod tests {
     use crate::config::Credentials;
 
     fn target() -> Target {
-        let credentials =
-            Credentials { ca: "ca.pem".into(), cert: "no/alice.pem".into(), key: "key.pem".into() };
+        let credentials = Credentials {
+            ca: "ca.pem".into(),
+            cert: "no/alice.pem".into(),
+            key: "key.pem".into(),
+            crl: Vec::new(),
+        };
         Target { address: "worker.example:1".parse().expect("an address"), credentials }
     }
 
     #[test]
     fn alerts_about_the_certificate_are_told_from_others() {
-        let words = |alert| explain(&Error::AlertReceived(alert), &target());
+        let words = |alert| explain_refusal(&Error::AlertReceived(alert), &target());
         let refused = "unauthenticated: the worker refused the certificate no/alice.pem: ";
         assert_eq!(words(AlertDescription::CertificateRevoked), format!("{refused}certificate revoked"));
         assert_eq!(words(AlertDescription::CertificateExpired), format!("{refused}certificate expired"));
@@ -180,9 +245,9 @@ mod tests {
 
     #[test]
     fn the_workers_certificate_is_not_taken_for_the_clients() {
-        let until = UnixTime::since_unix_epoch(std::time::Duration::from_hours(36));
-        let expired = CertificateError::ExpiredContext { time: UnixTime::now(), not_after: until };
-        let words = explain(&Error::InvalidCertificate(expired), &target());
+        let expired = ChainFault { ca: None, fault: Fault::Expired(36 * 60 * 60) };
+        let error = Error::InvalidCertificate(CertificateError::Expired);
+        let words = explain_handshake(&error, &target(), Some(&expired));
         assert_eq!(
             words,
             "cannot trust the worker at worker.example:1: its certificate expired on 1970-01-02"

@@ -13,6 +13,7 @@ pub mod documents;
 pub mod faults;
 pub mod http2;
 pub mod metrics;
+pub mod openssl;
 pub mod pki;
 pub mod policy;
 pub mod prometheus;

@@ -36,7 +36,7 @@ pub use self::cut::CutOff;
 pub use self::expiry::{Expiry, What};
 pub use self::set::server_config;
 pub(crate) use self::set::{client_verifier, warnings};
-pub(crate) use self::sources::{OPEN_TO_OTHERS, certificates, revocation_lists};
+pub(crate) use self::sources::{OPEN_TO_OTHERS, certificates, private_key, revocation_lists};
 
 /// The files, all PEM.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! `jobctl cert`: your certificate, from the request for the first one to its renewal. The private key stays here.
 
+mod former;
 mod renew;
 mod request;
 mod status;

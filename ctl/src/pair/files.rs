@@ -22,7 +22,7 @@ pub(super) fn write_beside(path: &Path, text: &[u8], bits: u32) -> anyhow::Resul
     written.with_context(|| format!("cannot write {}", part.display()))
 }
 
-fn write_new(path: &Path, like: &fs::Metadata, text: &[u8], bits: u32) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, like: &fs::Metadata, text: &[u8], bits: u32) -> io::Result<()> {
     // Its owner's alone before it holds a byte.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let own = file.metadata()?;

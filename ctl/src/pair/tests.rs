@@ -78,7 +78,7 @@ fn cut_off_anywhere_one_of_the_two_pairs_is_there_after_the_next_start() {
         // Once more finds nothing to do, and the next renewal is not kept from anything.
         files.pair.complete().expect("nothing to do");
         let next = issue(30);
-        files.pair.stage(&next[0], &next[1]).expect("room").replace().expect("replaced");
+        files.pair.stage(&next[0], &next[1]).expect("room").replace(Former::GiveUp).expect("replaced");
         assert_eq!((files.holds(), files.rest()), (next, 0), "after {steps} steps");
     }
 }
@@ -92,7 +92,7 @@ fn torn_writes_are_no_pair() {
         files.pair.complete().expect("nothing to do");
         assert_eq!(files.holds(), old);
     }
-    files.pair.stage(&new[0], &new[1]).expect("room").replace().expect("replaced");
+    files.pair.stage(&new[0], &new[1]).expect("room").replace(Former::GiveUp).expect("replaced");
     assert_eq!((files.holds(), files.rest()), (new, 0));
 }
 
@@ -115,7 +115,7 @@ fn a_step_that_fails_gives_the_old_pair_back() {
         let staged = files.pair.stage(&issue(20)[0], &issue(20)[1]).expect("room");
         // A folder, which no file is renamed to.
         fs::create_dir(files.dir.path().join(blocked)).expect("a writable folder");
-        staged.replace().expect_err("a step fails");
+        staged.replace(Former::GiveUp).expect_err("a step fails");
         assert_eq!(files.holds(), old, "{blocked}");
     }
     let (files, old) = Files::new();
@@ -130,11 +130,12 @@ fn modes_are_kept_links_followed_and_one_file_may_hold_both() {
     let (files, _) = Files::new();
     let link = files.dir.path().join("link.pem");
     std::os::unix::fs::symlink("alice.pem", &link).expect("a link");
-    let credentials = Credentials { ca: "ca.pem".into(), cert: link.clone(), key: files.pair.key.clone() };
+    let credentials =
+        Credentials { ca: "ca.pem".into(), cert: link.clone(), key: files.pair.key.clone(), crl: Vec::new() };
     fs::set_permissions(&files.pair.cert, Permissions::from_mode(0o644)).expect("our own file");
     fs::set_permissions(&files.pair.key, Permissions::from_mode(0o666)).expect("our own file");
     let new = issue(20);
-    Pair::of(&credentials).stage(&new[0], &new[1]).expect("room").replace().expect("replaced");
+    Pair::of(&credentials).stage(&new[0], &new[1]).expect("room").replace(Former::GiveUp).expect("replaced");
     assert_eq!(files.holds(), new);
     assert!(fs::symlink_metadata(&link).expect("a link").is_symlink(), "the link is left");
     let mode = |path: &Path| fs::metadata(path).expect("a file").mode() & 0o777;
@@ -146,8 +147,9 @@ fn modes_are_kept_links_followed_and_one_file_may_hold_both() {
 
     let both = files.dir.path().join("both.pem");
     fs::write(&both, issue(5).concat()).expect("a writable folder");
-    let credentials = Credentials { ca: "ca.pem".into(), cert: both.clone(), key: both.clone() };
-    Pair::of(&credentials).stage(&new[0], &new[1]).expect("room").replace().expect("replaced");
+    let credentials =
+        Credentials { ca: "ca.pem".into(), cert: both.clone(), key: both.clone(), crl: Vec::new() };
+    Pair::of(&credentials).stage(&new[0], &new[1]).expect("room").replace(Former::GiveUp).expect("replaced");
     assert!(fits(&both, &both).expect("both are in it"));
     assert!(fs::read_to_string(&both).expect("a file").contains(&new[0]));
 }
@@ -159,6 +161,25 @@ fn a_renewal_waits_for_another_one() {
     let staged = files.pair.stage(&new[0], &new[1]).expect("room");
     let lock = File::open(files.dir.path()).expect("the folder");
     assert!(lock.try_lock().is_err(), "held while it is staged");
-    staged.replace().expect("replaced");
+    staged.replace(Former::GiveUp).expect("replaced");
     lock.try_lock().expect("given up");
+}
+
+#[test]
+fn the_former_pair_is_kept_whole_and_its_key_to_its_owner() {
+    let (files, old) = Files::new();
+    fs::set_permissions(&files.pair.cert, Permissions::from_mode(0o644)).expect("our own file");
+    fs::set_permissions(&files.pair.key, Permissions::from_mode(0o640)).expect("our own file");
+    let former = files.pair.former();
+    let held = || [former.cert(), former.key()].map(|path| fs::read_to_string(path).expect("a file"));
+    let mode = |path: &Path| fs::metadata(path).expect("a file").mode() & 0o777;
+    let mut before = old;
+    for days in [20, 30] {
+        let new = issue(days);
+        files.pair.stage(&new[0], &new[1]).expect("room").replace(Former::Keep).expect("replaced");
+        assert_eq!((files.holds(), held()), (new.clone(), before));
+        assert_eq!((mode(former.cert()), mode(former.key())), (0o644, 0o600));
+        assert_eq!(files.rest(), 2, "the two files of the former pair, and nothing else");
+        before = new;
+    }
 }

@@ -96,8 +96,14 @@ fn anything_but_the_next_certificate_is_refused_and_changes_no_file() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     let after = files(pki.folder());
     let changed: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(name, _)| name).collect();
-    assert_eq!(changed, ["carol-key.pem", "carol.pem"]);
-    assert_eq!(before.len(), after.len());
+    assert_eq!(changed, ["carol-key.pem", "carol-key.pem.old", "carol.pem", "carol.pem.old"]);
+    assert_eq!(before.len() + 2, after.len());
+    for name in ["carol.pem", "carol-key.pem"] {
+        let of = |files: &[(std::ffi::OsString, Vec<u8>)], name: &str| {
+            files.iter().find(|(other, _)| other == name).map(|(_, bytes)| bytes.clone())
+        };
+        assert_eq!(of(&after, &format!("{name}.old")), of(&before, name), "the former one is kept");
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub struct Builder {
     behind: Vec<String>,
     stdout: Option<PathBuf>,
     renewing: bool,
+    without_list: bool,
 }
 
 impl Builder {
@@ -73,6 +74,13 @@ impl Builder {
         self
     }
 
+    /// No certificate is revoked.
+    #[must_use]
+    pub fn without_list(mut self) -> Self {
+        self.without_list = true;
+        self
+    }
+
     /// The OS user of the worker itself.
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
@@ -109,6 +117,9 @@ impl Builder {
         // A worker that is root has to be told as whom jobs run.
         if geteuid().is_root() && self.uid.is_none() && !self.args.iter().any(|arg| is_said(&arg)) {
             command.args(["--default-user", "root"]);
+        }
+        if !self.without_list {
+            command.arg("--crl").arg(pki.crl());
         }
         command.args(&self.args).envs(self.env);
         if let Some(path) = self.stdout {
@@ -159,7 +170,7 @@ fn command(behind: &[String], pki: &Pki, state: &Path, cgroup: Option<&Path>) ->
     };
     clean(&mut command);
     command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).stderr(Stdio::piped());
-    command.arg("--state-dir").arg(state).arg("--ca").arg(pki.ca()).arg("--crl").arg(pki.crl());
+    command.arg("--state-dir").arg(state).arg("--ca").arg(pki.ca());
     command.arg("--cert").arg(pki.server().cert).arg("--key").arg(pki.server().key);
     if let Some(cgroup) = cgroup {
         command.arg("--cgroup").arg(cgroup);

@@ -10,6 +10,7 @@ use jobworker_tests::api::{ListRequest, RenewRequest, RenewResponse};
 use jobworker_tests::client::{everything, output, spec, start, wait};
 use jobworker_tests::pki::{self, Identity, role_extension, role_value};
 use jobworker_tests::policy::{PolicyFile, shipped};
+use jobworker_tests::wait::until_equal;
 use jobworker_tests::{Client, Pki, Worker, until};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -83,7 +84,21 @@ async fn a_renewed_certificate_is_the_same_client_with_another_key() {
     }
     let left: Vec<_> =
         fs::read_dir(pki.dir()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".pem.")), "nothing is left: {left:?}");
+    let mut beside: Vec<_> = left.iter().filter(|name| name.to_string_lossy().contains(".pem.")).collect();
+    beside.sort();
+    assert_eq!(beside, ["carol-key.pem.old", "carol.pem.old"], "the former pair, and nothing else: {left:?}");
+    // The former pair is what it was, and its key its owner's.
+    for (former, kept) in [(&identity.cert, &old.cert), (&identity.key, &old.key)] {
+        let former = former.with_extension("pem.old");
+        assert_eq!(fs::read(&former).expect("kept"), fs::read(kept).expect("a copy"));
+        assert_eq!(fs::metadata(&former).expect("a file").permissions().mode() & 0o777, 0o600);
+    }
+    for words in
+        ["signed by the CA \"test CA\"", "it is kept in", "carol.pem.old, its key in", "carol-key.pem.old"]
+    {
+        assert!(answer.stdout.contains(words), "{words}: {answer:#?}");
+    }
+    assert!(!answer.stdout.contains("refuses the new one"), "the same CA: {answer:#?}");
 
     // Old and new are one client, and the job is theirs; nobody else's.
     for certificate in [&identity, &old] {
@@ -211,6 +226,6 @@ fn what_would_end_earlier_is_not_issued() {
     let words = ["nothing is gained", "yours lasts until"];
     jobctl_as(&worker, "bob", &["cert", "renew"]).with_code(1).saying(&words);
     assert_eq!(worker.certificates_issued(), Vec::<serde_json::Value>::new());
-    let told: Vec<_> = worker.audit().iter().map(|line| line["decision"].clone()).collect();
-    assert_eq!(told, ["allowed", "failed"], "{:#?}", worker.audit());
+    let told = || worker.audit().iter().map(|line| line["decision"].to_string()).collect::<Vec<_>>();
+    until_equal("the audit lines", &vec!["\"allowed\"".to_owned(), "\"failed\"".to_owned()], told);
 }

@@ -16,7 +16,7 @@ use rcgen::{
 
 use crate::cert_renew::{leaf, leaf_of};
 use crate::certs_support::renewal_authority;
-use crate::support::{Running, jobctl_as};
+use crate::support::{Answer, Running, jobctl_as};
 
 #[test]
 fn another_authority_renews_until_its_own_end() {
@@ -165,4 +165,78 @@ fn a_key_that_others_can_get_at_or_that_does_not_fit_keeps_the_worker_from_start
     attempt(leaf, leafs_key).wait_for_stderr("not a CA's certificate");
     attempt(&ca, leafs_key).wait_for_stderr("alice-key.pem is not this certificate's private key");
     attempt("/no/such.pem", &key).wait_for_stderr("/no/such.pem");
+}
+
+#[test]
+fn what_ends_with_its_ca_is_renewed_to_the_same_end() {
+    let pki = Arc::new(Pki::new());
+    let [ca, key] = renewal_authority(&pki, "renewal CA", true);
+    let worker = Worker::builder().pki(&pki).args(&["--renew-ca", &ca, "--renew-key", &key]).start();
+    let dora = pki.odd_client("dora", |params| {
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(3);
+        params.custom_extensions = vec![role_extension(&role_value("user"))];
+    });
+    jobctl_as(&worker, "dora", &["cert", "renew"]).with_code(0);
+    let (first, serial) = (leaf_of(&dora), |leaf: &jobworker_certs::Leaf| leaf.serial.digits());
+    jobctl_as(&worker, "dora", &["cert", "renew"]).with_code(0);
+    let second = leaf_of(&dora);
+    assert_eq!(second.not_after_unix_sec, first.not_after_unix_sec);
+    assert_ne!(serial(&second), serial(&first));
+    assert_eq!(worker.certificates_issued().len(), 2);
+}
+
+#[test]
+fn the_pair_of_the_first_ca_is_kept_for_workers_that_know_no_other() {
+    let pki = Arc::new(Pki::new());
+    // What a worker has that knows the first CA only.
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for file in ["ca.pem", "ca-key.pem", "crl.pem", "server.pem", "server-key.pem"] {
+        fs::copy(pki.dir().join(file), dir.path().join(file)).expect("a writable folder");
+    }
+    let other = Worker::builder().pki(&Arc::new(Pki::found_in(dir))).start();
+    let only_first = other.pki.ca();
+    let [ca, key] = renewal_authority(&pki, "renewal CA", true);
+    let worker = Worker::builder().pki(&pki).args(&["--renew-ca", &ca, "--renew-key", &key]).start();
+    let dora = pki.odd_client("dora", |params| {
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(3);
+        params.custom_extensions = vec![role_extension(&role_value("user"))];
+    });
+    let config = pki.dir().join("config.toml");
+    let context = |name: &str, address: &str, ca: &Path| {
+        let (ca, cert, key) = (ca.display(), dora.cert.display(), dora.key.display());
+        format!("[contexts.{name}]\naddress = '{address}'\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n")
+    };
+    let contexts =
+        context("here", &worker.address, &pki.ca()) + &context("there", &other.address, &only_first);
+    fs::write(&config, contexts).expect("a writable folder");
+    let renew = || {
+        let mut jobctl = worker.jobctl_as("dora", &["cert", "renew"]);
+        Answer::of(jobctl.env("JOBCTL_CONFIG", &config)).with_code(0)
+    };
+    let before = [fs::read(&dora.cert).expect("a file"), fs::read(&dora.key).expect("a file")];
+    let former = [dora.cert.with_extension("pem.old"), dora.key.with_extension("pem.old")];
+    let kept = || former.each_ref().map(|path| fs::read(path).expect("a file"));
+
+    let answer = renew();
+    for words in [
+        "signed by the CA \"renewal CA\"",
+        "that one is signed by the CA \"test CA\": a worker whose --ca has no other refuses the new one",
+        &format!("(--cert {} --key {})", former[0].display(), former[1].display()),
+    ] {
+        assert!(answer.stdout.contains(words), "{words}: {answer:#?}");
+    }
+    let note = format!("context \"there\" uses this certificate, too, and no CA in {}", only_first.display());
+    assert!(answer.stderr.contains(&note) && !answer.stderr.contains("\"here\""), "{answer:#?}");
+    assert_eq!(kept(), before);
+    // The other worker does refuse the new one, and takes the former one.
+    let with = |cert: &Path, key: &Path| {
+        Answer::of(other.jobctl_as("dora", &["list"]).env("JOBCTL_CERT", cert).env("JOBCTL_KEY", key))
+    };
+    with(&dora.cert, &dora.key).with_code(1).saying(&["not signed by a CA that the worker knows"]);
+    with(&former[0], &former[1]).with_code(0);
+
+    // A second renewal, by the same CA as the first, does not cost the one that is needed there.
+    let answer = renew();
+    assert!(answer.stdout.contains("it is not kept, because"), "{answer:#?}");
+    assert_eq!(kept(), before);
 }

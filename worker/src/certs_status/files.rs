@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use jobworker_certs::RoleOid;
+use jobworker_certs::{RoleOid, pem_fault};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -133,7 +133,8 @@ impl Found {
     fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let bytes = fs::read(path).with_context(|| format!("can't read {shown}"))?;
-        let not_pem = |error: pem::Error| anyhow::anyhow!("{shown} is not PEM: {error}");
+        let not_pem =
+            |error: pem::Error| anyhow::anyhow!("{shown} {}", pem_fault(&error, &bytes, "CERTIFICATE"));
         let mut certificates = Vec::new();
         for der in CertificateDer::pem_slice_iter(&bytes) {
             let der = der.map_err(not_pem)?;
@@ -158,10 +159,13 @@ impl Found {
 
 /// Whether it is the key of a certificate.
 fn key_of(der: &CertificateDer<'static>, key: &Path) -> Key {
-    let private = match PrivateKeyDer::from_pem_file(key) {
+    let bytes = match fs::read(key) {
+        Ok(bytes) => bytes,
+        Err(error) => return Key::Unknown(error.to_string()),
+    };
+    let private = match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(private) => private,
-        Err(pem::Error::Io(error)) => return Key::Unknown(error.to_string()),
-        Err(_) => return Key::Unknown("no private key in PEM".to_owned()),
+        Err(error) => return Key::Unknown(format!("it {}", pem_fault(&error, &bytes, "PRIVATE KEY"))),
     };
     match CertifiedKey::from_der(vec![der.clone()], private, &provider()) {
         Ok(_) => Key::Matches,

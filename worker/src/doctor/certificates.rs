@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jobworker_certs::ChainFault;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -135,7 +136,10 @@ fn verified(files: &Files, cas: &[CertificateDer<'_>], chain: &Chain, now: i64) 
             format!("no CA in {} has signed it: clients need the CA that has", files.ca.display()),
             format!("give clients that CA's file (jobctl --ca), or, with this CA: {again}"),
         ),
-        Ok(Err(error)) => Finding::fail(subject, format!("clients refuse it: {error}"), again),
+        Ok(Err(error)) => {
+            let words = ChainFault::of(&error, chain, cas).words(utc);
+            Finding::fail(subject, format!("clients refuse it: it {words}"), again)
+        }
         Err(error) => Finding::fail(files.ca.display().to_string(), error, "--ca with the CA's file"),
     })
 }

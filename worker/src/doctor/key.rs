@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use jobworker_certs::ChainFault;
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::finding::Finding;
-use crate::identity::certificate_hosts;
-use crate::tls::{OPEN_TO_OTHERS, provider};
+use crate::identity::{certificate_hosts, utc};
+use crate::tls::{self, OPEN_TO_OTHERS, provider};
 
 /// `chain` is the certificate's, where that could be read.
 pub(super) fn check(path: &Path, cert: &Path, chain: Option<Vec<CertificateDer<'static>>>) -> Finding {
@@ -18,11 +18,13 @@ pub(super) fn check(path: &Path, cert: &Path, chain: Option<Vec<CertificateDer<'
     let anew = anew(cert, chain.as_deref());
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) => return unreadable(subject, &error.to_string(), path),
+        Err(error) => {
+            return unreadable(subject, format!("the private key can't be read: {error}"), path);
+        }
     };
-    let key = match PrivateKeyDer::from_pem_file(path) {
+    let key = match tls::private_key(path) {
         Ok(key) => key,
-        Err(error) => return unreadable(subject, &error.to_string(), path),
+        Err(error) => return unreadable(subject, error.to_string(), path),
     };
     let mode = metadata.mode() & 0o777;
     if mode & OPEN_TO_OTHERS != 0 {
@@ -30,19 +32,23 @@ pub(super) fn check(path: &Path, cert: &Path, chain: Option<Vec<CertificateDer<'
         let remedy = format!("chmod 600 {}; if somebody may have read it: {anew}", path.display());
         return Finding::fail(subject, text, remedy);
     }
+    let weak = chain.as_ref().and_then(|chain| ChainFault::of_key(chain.first()?));
     match chain.map(|chain| CertifiedKey::from_der(chain, key, &provider())) {
         Some(Err(rustls::Error::InconsistentKeys(_))) => {
             let text = format!("it is not the key of the certificate {}", cert.display());
             Finding::fail(subject, text, format!("--key with the file beside it, or both anew: {anew}"))
         }
-        Some(Err(error)) => Finding::fail(subject, format!("the private key can't be used: {error}"), anew),
+        Some(Err(error)) => {
+            let reason = weak
+                .map_or_else(|| error.to_string(), |fault| format!("the certificate {}", fault.words(utc)));
+            Finding::fail(subject, format!("the private key can't be used: {reason}"), anew)
+        }
         Some(Ok(_)) => Finding::ok(subject, format!("the key of {}, mode {mode:04o}", cert.display())),
         None => Finding::ok(subject, format!("a private key, mode {mode:04o}")),
     }
 }
 
-fn unreadable(subject: String, reason: &str, path: &Path) -> Finding {
-    let text = format!("the private key can't be read: {reason}");
+fn unreadable(subject: String, text: String, path: &Path) -> Finding {
     let remedy = format!(
         "as root: chown the worker's user {0} && chmod 600 {0}, or --key with the right file",
         path.display()

@@ -31,8 +31,6 @@ pub(crate) struct Certificate {
     pub(crate) may_call: bool,
     /// Who has signed it.
     signer: Signer,
-    /// The holder, as what is signed with its key names it.
-    as_signer: Signer,
     serial: Vec<u8>,
 }
 
@@ -63,22 +61,8 @@ impl Certificate {
                 name_der: certificate.issuer().as_raw().to_vec(),
                 key_id: extensions.iter().find_map(authority_key_id),
             },
-            as_signer: Signer {
-                name_der: certificate.subject().as_raw().to_vec(),
-                key_id: extensions.iter().find_map(subject_key_id),
-            },
             serial: significant(certificate.raw_serial()),
         })
-    }
-
-    /// Whether a list is of the CA whose certificate this is.
-    pub(crate) fn has_list(&self, list: &RevocationList) -> bool {
-        list.signer.may_be(&self.as_signer)
-    }
-
-    /// Whether a list is of another CA that has the same name.
-    pub(crate) fn has_namesakes_list(&self, list: &RevocationList) -> bool {
-        list.signer.name_der == self.as_signer.name_der && !self.has_list(list)
     }
 }
 
@@ -122,13 +106,6 @@ fn significant(serial: &[u8]) -> Vec<u8> {
 fn common_name(name: &X509Name<'_>) -> String {
     let common_name = name.iter_common_name().next().and_then(|name| name.as_str().ok());
     common_name.map_or_else(|| name.to_string(), str::to_owned)
-}
-
-fn subject_key_id(extension: &X509Extension<'_>) -> Option<Vec<u8>> {
-    match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    }
 }
 
 fn authority_key_id(extension: &X509Extension<'_>) -> Option<Vec<u8>> {

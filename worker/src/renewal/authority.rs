@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jobworker_certs::{Authority, Csr, Days, KeyKind, NewRequest, RequestedNames, RoleOid, utc_text};
+use jobworker_certs::{
+    Authority, ChainFault, Csr, Days, KeyKind, NewRequest, RequestedNames, RoleOid, utc_text,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::{Pace, Renewal};
-use crate::identity::Certificate;
+use crate::identity::{Certificate, utc};
 use crate::tls::{self, Expiry, Files, What};
 
 /// What an operator says about renewals.
@@ -115,8 +117,9 @@ impl Renewal {
         let (leaf, intermediates) = chain.split_first().ok_or("the CA has signed nothing")?;
         let verifier =
             tls::client_verifier(files, &Arc::new(tls::provider())).map_err(|error| words(&error))?;
-        verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map_err(|error| words(&error))?;
-        Ok(())
+        let verified = verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map(drop);
+        verified
+            .map_err(|error| format!("such a certificate {}", ChainFault::of(&error, &chain, &[]).words(utc)))
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::{Connection, Places, Verified};
 use super::live::InForce;
-use super::presented::{Presented, with_refused};
+use super::presented::{Presented, Refused, with_refused};
 use super::refusal::Refusal;
 use crate::audit::{self, Caller};
 use crate::identity::ClientIdentity;
@@ -188,7 +188,7 @@ impl Guard {
         evicted: oneshot::Receiver<()>,
     ) -> Result<(TlsStream<TcpStream>, Verified), (Refusal, Option<TcpStream>)> {
         if let Err(error) = prepare(&tcp) {
-            return Err((Refusal::Handshake { error, claims: None }, None));
+            return Err((Refusal::Handshake { error }, None));
         }
         let Door { handshake_timeout, max_handshakes, ref role_oid, .. } = *self.door;
         let in_force = self.in_force.handshake();
@@ -202,9 +202,10 @@ impl Guard {
                 Ok(Err((error, tcp))) => {
                     let claims = |refused: &Presented| Box::new(ClientIdentity::read(&refused.leaf, role_oid));
                     let claims = refused.as_ref().map(claims);
-                    let refusal = match refused {
-                        Some(Presented { is_anothers: true, .. }) => Refusal::WithoutKey { claims },
-                        _ => Refusal::Handshake { error, claims },
+                    let refusal = match refused.map(|presented| presented.refused) {
+                        Some(Refused::Anothers) => Refusal::WithoutKey { claims },
+                        Some(Refused::Fault(fault)) => Refusal::Certificate { error, fault, claims },
+                        None => Refusal::Handshake { error },
                     };
                     return Err((refusal, Some(tcp)));
                 }

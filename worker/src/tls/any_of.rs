@@ -47,8 +47,7 @@ impl ClientCertVerifier for AnyOf {
         for other in &self.others {
             match (&verified, verify(other)) {
                 (Ok(_), _) => break,
-                // Whose CA it is, knows best what is wrong with it.
-                (Err(one), Err(error)) if !is_another_cas(one) || is_another_cas(&error) => {}
+                (Err(one), Err(error)) if nearness(one) >= nearness(&error) => {}
                 (Err(_), found) => verified = found,
             }
         }
@@ -78,9 +77,12 @@ impl ClientCertVerifier for AnyOf {
     }
 }
 
-fn is_another_cas(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
-    )
+/// Whose CA it is, knows best what is wrong with a certificate: one of another name less than one of the same name, whose
+/// key does not fit, and that one less than the CA that has signed it.
+fn nearness(error: &Error) -> u8 {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => 0,
+        Error::InvalidCertificate(CertificateError::BadSignature) => 1,
+        _ => 2,
+    }
 }

@@ -9,9 +9,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
+use jobworker_certs::{ChainFault, Fault};
+use rustls::Error;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::{CertificateError, Error};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -84,7 +84,7 @@ impl Chain {
     /// Verifies it again; whether it is cut off by that.
     fn is_cut_by(&self, set: &Set, now: SystemTime) -> bool {
         let shared = &self.0;
-        let cut = CutOff::of(&shared.name, &shared.verified_by(&*set.verifier, second_of(now)));
+        let cut = CutOff::of(&shared.name, &shared.verified_by(set, second_of(now)));
         // The first reason stays.
         let is_new = cut.is_some_and(|cut| shared.cut.set(cut).is_ok());
         if is_new {
@@ -124,16 +124,17 @@ impl fmt::Debug for Chain {
 }
 
 impl Shared {
-    fn verified_by(&self, verifier: &dyn ClientCertVerifier, at: UnixTime) -> Result<(), Error> {
-        let Some((leaf, intermediates)) = self.certificates.split_first() else {
-            return Err(Error::NoCertificatesPresented);
+    fn verified_by(&self, set: &Set, at: UnixTime) -> Result<(), ChainFault> {
+        let verify = |at| {
+            let verified = match self.certificates.split_first() {
+                Some((leaf, above)) => set.verifier.verify_client_cert(leaf, above, at).map(drop),
+                None => Err(Error::NoCertificatesPresented),
+            };
+            verified.map_err(|error| ChainFault::of(&error, &self.certificates, &set.cas))
         };
-        let verify = |at| verifier.verify_client_cert(leaf, intermediates, at).map(drop);
         match verify(at) {
             // The clock was set back. That it was valid is known; what else there is to say, must be said.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-            )) => verify(self.verified_at),
+            Err(ChainFault { fault: Fault::NotYetValid(_), .. }) => verify(self.verified_at),
             verified => verified,
         }
     }

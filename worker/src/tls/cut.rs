@@ -22,8 +22,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jobworker_certs::{ChainFault, Fault};
 use rustls::pki_types::UnixTime;
-use rustls::{CertificateError, Error};
 
 use crate::identity::utc;
 
@@ -63,15 +63,9 @@ impl CutOff {
     /// | good | it goes on |
     /// | not valid yet | it goes on: it was, so the clock was set back, which takes no right away |
     /// | anything else | cut |
-    pub(super) fn of(name: &str, verified: &Result<(), Error>) -> Option<Self> {
-        let Err(error) = verified else { return None };
-        let why = match error {
-            Error::InvalidCertificate(error) => Why::of(error)?,
-            // There is one by that name, and it is another CA's.
-            Error::InvalidCertRevocationList(_) => Why::NoList,
-            other => Why::Other(other.to_string()),
-        };
-        Some(Self { name: name.to_owned(), why })
+    pub(super) fn of(name: &str, verified: &Result<(), ChainFault>) -> Option<Self> {
+        let Err(fault) = verified else { return None };
+        Some(Self { name: name.to_owned(), why: Why::of(fault)? })
     }
 
     /// For metrics: one word of few.
@@ -92,18 +86,18 @@ impl CutOff {
 }
 
 impl Why {
-    fn of(error: &CertificateError) -> Option<Self> {
-        let date = |time: &UnixTime| i64::try_from(time.as_secs()).map_or_else(|_| String::new(), utc);
-        Some(match error {
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => return None,
-            CertificateError::Revoked => Self::Revoked,
-            CertificateError::ExpiredContext { not_after, .. } => Self::Expired(date(not_after)),
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::ForeignCa,
-            CertificateError::ExpiredRevocationListContext { next_update, .. } => {
-                Self::ListExpired(date(next_update))
+    fn of(ChainFault { ca, fault }: &ChainFault) -> Option<Self> {
+        Some(match (ca, fault) {
+            (_, Fault::NotYetValid(_)) => return None,
+            (None, Fault::Revoked) => Self::Revoked,
+            (None, Fault::Expired(end)) => Self::Expired(utc(*end)),
+            (None, Fault::UnknownIssuer | Fault::OtherIssuer) => Self::ForeignCa,
+            (None, Fault::RevocationListExpired(Some(end))) => Self::ListExpired(utc(*end)),
+            (None, Fault::NoRevocationList) => Self::NoList,
+            (None, fault) => Self::Other(format!("it {}", fault.words(utc))),
+            (Some(ca), fault) => {
+                Self::Other(format!("it comes from the CA {ca:?}, whose certificate {}", fault.words(utc)))
             }
-            CertificateError::UnknownRevocationStatus => Self::NoList,
-            other => Self::Other(other.to_string()),
         })
     }
 }
@@ -118,41 +112,41 @@ pub(super) fn second_of(now: SystemTime) -> UnixTime {
 mod tests {
     use super::*;
 
-    fn words(error: CertificateError) -> Option<String> {
-        CutOff::of("bob", &Err(Error::InvalidCertificate(error))).map(|cut| cut.to_string())
+    fn words(ca: Option<&str>, fault: Fault) -> Option<String> {
+        let fault = ChainFault { ca: ca.map(str::to_owned), fault };
+        CutOff::of("bob", &Err(fault)).map(|cut| cut.to_string())
     }
 
     #[test]
     fn what_is_good_goes_on_and_so_does_what_was() {
-        let time = UnixTime::since_unix_epoch(Duration::from_secs(5));
         assert_eq!(CutOff::of("bob", &Ok(())), None);
-        assert_eq!(words(CertificateError::NotValidYet), None);
-        assert_eq!(words(CertificateError::NotValidYetContext { time, not_before: time }), None);
+        assert_eq!(words(None, Fault::NotYetValid(5)), None);
+        assert_eq!(words(Some("CA"), Fault::NotYetValid(5)), None);
     }
 
     #[test]
     fn everything_else_is_cut_off_in_words() {
-        let time = UnixTime::since_unix_epoch(Duration::from_secs(1_900_000_000));
-        let date = "2030-03-17T17:46:40Z";
-        for (error, expected) in [
-            (CertificateError::Revoked, "was revoked".to_owned()),
-            (CertificateError::ExpiredContext { time, not_after: time }, format!("expired on {date}")),
-            (CertificateError::UnknownIssuer, "is no longer signed by a CA of --ca".to_owned()),
-            (CertificateError::BadSignature, "is no longer signed by a CA of --ca".to_owned()),
+        let (end, date) = (1_900_000_000, "2030-03-17T17:46:40Z");
+        let unknown = "can't be checked for revocation any more: ";
+        for (fault, expected) in [
+            (Fault::Revoked, "was revoked".to_owned()),
+            (Fault::Expired(end), format!("expired on {date}")),
+            (Fault::UnknownIssuer, "is no longer signed by a CA of --ca".to_owned()),
+            (Fault::OtherIssuer, "is no longer signed by a CA of --ca".to_owned()),
             (
-                CertificateError::ExpiredRevocationListContext { time, next_update: time },
-                format!("can't be checked for revocation any more: the list in --crl expired on {date}"),
+                Fault::RevocationListExpired(Some(end)),
+                format!("{unknown}the list in --crl expired on {date}"),
             ),
-            (
-                CertificateError::UnknownRevocationStatus,
-                "can't be checked for revocation any more: --crl has no list of the CA that signed it"
-                    .to_owned(),
-            ),
+            (Fault::NoRevocationList, format!("{unknown}--crl has no list of the CA that signed it")),
+            (Fault::Other("is odd".to_owned()), "is no longer acceptable: it is odd".to_owned()),
         ] {
-            assert_eq!(words(error), Some(format!("certificate of bob {expected}")));
+            assert_eq!(words(None, fault), Some(format!("certificate of bob {expected}")));
         }
-        assert!(words(CertificateError::BadEncoding).unwrap().contains("no longer acceptable"));
-        assert!(CutOff::of("bob", &Err(Error::DecryptError)).is_some());
+        let of_ca = words(Some("CA"), Fault::Expired(end)).unwrap();
+        assert!(
+            of_ca.ends_with(&format!("it comes from the CA \"CA\", whose certificate expired on {date}")),
+            "{of_ca}"
+        );
     }
 
     #[test]

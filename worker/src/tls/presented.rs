@@ -1,15 +1,16 @@
 //! The certificate of a client that was not let in, for the audit log: its own word, which nobody vouches for.
 //!
-//! rustls tells why it refused a certificate, and not which. So the verifier, which sees it, leaves it with the task whose
-//! handshake it is.
+//! rustls tells why it refused a certificate, and not which. So the verifier, which sees the whole chain, leaves it with the
+//! task whose handshake it is, together with what is wrong with which certificate of it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use jobworker_certs::ChainFault;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 tokio::task_local! {
     static REFUSED: RefCell<Option<Presented>>;
@@ -19,8 +20,16 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub(super) struct Presented {
     pub(super) leaf: CertificateDer<'static>,
+    pub(super) refused: Refused,
+}
+
+/// Why it was refused.
+#[derive(Clone, Debug)]
+pub(super) enum Refused {
+    /// Something is wrong with it, or with one above it.
+    Fault(ChainFault),
     /// It is good, and the client has not got its key.
-    pub(super) is_anothers: bool,
+    Anothers,
 }
 
 /// What a handshake comes to, and the certificate that it was refused for, if it was.
@@ -34,7 +43,11 @@ pub(super) async fn with_refused<T>(handshake: impl Future<Output = T>) -> (T, O
 
 /// A verifier that notes what it refuses.
 #[derive(Debug)]
-pub(super) struct Noting(pub(super) Arc<dyn ClientCertVerifier>);
+pub(super) struct Noting {
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// Those that it trusts.
+    pub(super) cas: Vec<CertificateDer<'static>>,
+}
 
 impl ClientCertVerifier for Noting {
     fn verify_client_cert(
@@ -43,15 +56,15 @@ impl ClientCertVerifier for Noting {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(leaf, intermediates, now);
-        if verified.is_err() {
-            note(leaf, false);
-        }
-        verified
+        self.verifier.verify_client_cert(leaf, intermediates, now).map_err(|error| {
+            let chain: Vec<_> = std::iter::once(leaf).chain(intermediates).cloned().collect();
+            note(leaf, Refused::Fault(ChainFault::of(&error, &chain, &self.cas)));
+            for_alert(error)
+        })
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.verifier.root_hint_subjects()
     }
 
     fn verify_tls12_signature(
@@ -60,7 +73,7 @@ impl ClientCertVerifier for Noting {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, signature)
+        self.verifier.verify_tls12_signature(message, cert, signature)
     }
 
     fn verify_tls13_signature(
@@ -69,20 +82,30 @@ impl ClientCertVerifier for Noting {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.0.verify_tls13_signature(message, cert, signature);
+        let verified = self.verifier.verify_tls13_signature(message, cert, signature);
         if verified.is_err() {
-            note(cert, true);
+            // A key that is too small verifies nothing, not even what was made with it.
+            note(cert, ChainFault::of_key(cert).map_or(Refused::Anothers, Refused::Fault));
         }
         verified
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// What a client hears is an alert, by the kind of the error. For a list that can't be used rustls has "no cipher suite in
+/// common"; that the certificate's status is not known is nearer to the truth.
+fn for_alert(error: Error) -> Error {
+    match error {
+        Error::InvalidCertRevocationList(_) => CertificateError::UnknownRevocationStatus.into(),
+        error => error,
     }
 }
 
 /// Outside of a handshake of ours nobody wants to know.
-fn note(leaf: &CertificateDer<'_>, is_anothers: bool) {
-    let presented = Presented { leaf: leaf.clone().into_owned(), is_anothers };
+fn note(leaf: &CertificateDer<'_>, refused: Refused) {
+    let presented = Presented { leaf: leaf.clone().into_owned(), refused };
     let _ = REFUSED.try_with(|refused| refused.replace(Some(presented)));
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use jobworker_certs::{ChainFault, Fault};
 use rustls::{CertificateError, Error};
 
 use super::cut::CutOff;
@@ -16,12 +17,20 @@ type Claims = Box<Result<ClientIdentity, NamelessCertificate>>;
 /// What became of a connection that no request was taken from.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    /// TLS could not be agreed on, or the client's certificate is not good.
+    /// TLS could not be agreed on.
     #[error("{}", handshake(.error))]
     Handshake {
         /// Why not.
         error: io::Error,
-        /// Whom the client's certificate names, which is not good.
+    },
+    /// The client's certificate is not good.
+    #[error("the client's certificate {}", certificate(.fault))]
+    Certificate {
+        /// What TLS says to that.
+        error: io::Error,
+        /// What is wrong with it, or with one above it.
+        fault: ChainFault,
+        /// Whom it names.
         claims: Option<Claims>,
     },
     /// A good certificate, shown by somebody else.
@@ -82,7 +91,7 @@ impl Refusal {
     /// Who the client says that it is, where nobody vouches for it.
     pub(super) fn claims(&self) -> Option<Holder<'_>> {
         match self {
-            Self::Handshake { claims, .. } | Self::WithoutKey { claims } => {
+            Self::Certificate { claims, .. } | Self::WithoutKey { claims } => {
                 claims.as_deref().map(Result::as_ref)
             }
             _ => None,
@@ -92,7 +101,7 @@ impl Refusal {
     /// For metrics: one word of few.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Handshake { error, .. } => handshake_label(error),
+            Self::Handshake { error } | Self::Certificate { error, .. } => handshake_label(error),
             Self::WithoutKey { .. } => "without_key",
             Self::TimedOut(_) => "handshake_timeout",
             Self::Evicted(_) => "max_handshakes",
@@ -131,11 +140,6 @@ fn handshake_label(error: &io::Error) -> &'static str {
 fn handshake(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::NoCertificatesPresented) => "no client certificate was presented".to_owned(),
-        Some(Error::InvalidCertificate(error)) => format!("the client's certificate {}", certificate(error)),
-        // There is one by that name, and it is another CA's.
-        Some(Error::InvalidCertRevocationList(_)) => {
-            format!("the client's certificate {}", certificate(&CertificateError::UnknownRevocationStatus))
-        }
         Some(Error::PeerIncompatible(why)) => format!("no TLS 1.3 in common with the client: {why:?}"),
         Some(Error::AlertReceived(alert)) => format!("the client broke off with the TLS alert {alert:?}"),
         Some(Error::InvalidMessage(_)) => format!("the client does not speak TLS: {error}"),
@@ -147,32 +151,22 @@ fn handshake(error: &io::Error) -> String {
     }
 }
 
-fn certificate(error: &CertificateError) -> String {
-    let date = |time: &rustls::pki_types::UnixTime| i64::try_from(time.as_secs()).map_or(String::new(), utc);
-    match error {
-        CertificateError::Expired => "has expired".to_owned(),
-        CertificateError::ExpiredContext { not_after, .. } => format!("expired on {}", date(not_after)),
-        CertificateError::NotValidYet => "is not valid yet".to_owned(),
-        CertificateError::NotValidYetContext { not_before, .. } => {
-            format!("is not valid before {}", date(not_before))
+/// What follows "the client's certificate".
+fn certificate(fault: &ChainFault) -> String {
+    match (&fault.ca, &fault.fault) {
+        (None, Fault::Revoked) => "is revoked (--crl)".to_owned(),
+        (None, Fault::UnknownIssuer) => "is not signed by a CA of --ca".to_owned(),
+        (None, Fault::OtherIssuer) => {
+            "is not signed by a CA of --ca: there is one of that name, with another key".to_owned()
         }
-        CertificateError::Revoked => "is revoked (--crl)".to_owned(),
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "is not signed by a CA of --ca".to_owned()
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "is not meant for clients: its extended key usage lacks clientAuth".to_owned()
-        }
-        CertificateError::UnknownRevocationStatus => {
+        (None, Fault::NoRevocationList) => {
             "can't be checked for revocation: --crl has no list of the CA that signed it".to_owned()
         }
-        CertificateError::ExpiredRevocationList => {
-            "can't be checked for revocation: the list in --crl has expired; renew it".to_owned()
+        (None, Fault::RevocationListExpired(end)) => {
+            let when = end.map(|end| format!("expired on {}", utc(end)));
+            let when = when.as_deref().unwrap_or("has expired");
+            format!("can't be checked for revocation: the list in --crl {when}; renew it")
         }
-        CertificateError::ExpiredRevocationListContext { next_update, .. } => format!(
-            "can't be checked for revocation: the list in --crl expired on {}; renew it",
-            date(next_update)
-        ),
-        other => format!("is not acceptable: {other}"),
+        _ => fault.words(utc),
     }
 }

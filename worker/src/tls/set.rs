@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use jobworker_certs::{ACCEPTED_KEYS, ChainFault, ListOrigin, lists_for};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
@@ -16,7 +17,7 @@ use super::expiry::{Expiry, What};
 use super::presented::Noting;
 use super::sources::{Certificates, Lists, OPEN_TO_OTHERS, Source, Sources, Sum, Trust};
 use super::{Files, TlsError, provider};
-use crate::identity::{Certificate, RevocationList};
+use crate::identity::{Certificate, RevocationList, utc};
 
 /// What all files together make.
 pub(super) struct Set {
@@ -24,6 +25,8 @@ pub(super) struct Set {
     pub(super) config: Arc<ServerConfig>,
     /// What `config` verifies clients with.
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// Those that `verifier` trusts.
+    pub(super) cas: Certificates,
     /// What of it ends when.
     pub(super) expiries: Vec<Expiry>,
     /// What is not wrong, and not as somebody may think either.
@@ -67,13 +70,15 @@ impl Set {
         expect_current_lists(&lists, before)?;
         expect_current_certificate(&sources.cert, &chain[0], before)?;
         fit_to_serve(&sources.cert, &chain[0])?;
-        let config = config(sources, chain.clone(), Arc::clone(&verifier), provider)?;
+        let noting = Noting { verifier: Arc::clone(&verifier), cas: cas.clone() };
+        let config = config(sources, chain.clone(), noting, provider)?;
         Ok(Self {
             config: Arc::new(config),
             verifier,
             expiries: expiries(sources, &cas, &chain, &lists),
             warnings: without_list(&trust.ca.path, &cas, &lists),
             open_key: open_key(&sources.key),
+            cas,
             digest: sources.digest(),
             known: Known::of(&chain, &lists),
         })
@@ -120,27 +125,12 @@ fn verifier(
     let one = |certificate| {
         let mut verifier = builder(certificate)?;
         if !lists.is_empty() {
-            let ca = Certificate::from_der(certificate);
-            let all = lists.iter().flat_map(|(_, lists)| lists);
-            let own = all.filter(|list| !is_of_namesake(ca.as_ref(), list)).cloned();
-            // Where none is left: whose status can't be told is refused.
-            let own: Lists = own.collect();
-            let own = if own.is_empty() {
-                lists.iter().flat_map(|(_, lists)| lists).cloned().collect()
-            } else {
-                own
-            };
-            verifier = verifier.with_crls(own).enforce_revocation_expiration();
+            let all: Lists = lists.iter().flat_map(|(_, lists)| lists).cloned().collect();
+            verifier = verifier.with_crls(lists_for(certificate, &all)).enforce_revocation_expiration();
         }
         verifier.build().map_err(|error| ca.unusable(error))
     };
     Ok(AnyOf::new(cas.iter().map(one).collect::<Result<_, _>>()?))
-}
-
-/// webpki takes the first list whose issuer has the CA's name for the CA's own: two CAs made with the defaults share it.
-fn is_of_namesake(ca: Option<&Certificate>, list: &CertificateRevocationListDer<'_>) -> bool {
-    let list = RevocationList::from_der(list);
-    ca.zip(list).is_some_and(|(ca, list)| ca.has_namesakes_list(&list))
 }
 
 /// That clients will take it: it is meant for servers.
@@ -157,16 +147,16 @@ fn fit_to_serve(source: &Source, leaf: &CertificateDer<'_>) -> Result<(), TlsErr
 fn config(
     sources: &Sources,
     chain: Certificates,
-    verifier: Arc<dyn ClientCertVerifier>,
+    verifier: Noting,
     provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, TlsError> {
     let (key, cert) = (&sources.key, &sources.cert.path);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(Noting(verifier)))
-        .with_single_cert(chain, key.private_key()?)
-        .map_err(|error| key.unusable(key_reason(&error, cert)))?;
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(chain.clone(), key.private_key()?)
+        .map_err(|error| key.unusable(key_reason(&error, cert, &chain[0])))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // Resumption would skip the verification.
     config.send_tls13_tickets = 0;
@@ -200,10 +190,11 @@ fn expiries(
 
 /// Nobody whom such a CA has signed gets in: that it is easily forgotten shows when a second CA is added.
 fn without_list(path: &Path, cas: &Certificates, lists: &[(&Source, Lists)]) -> Vec<String> {
-    let lists = lists.iter().flat_map(|(_, lists)| lists);
-    let lists: Vec<_> = lists.filter_map(|der| RevocationList::from_der(der)).collect();
-    let cas = cas.iter().filter_map(|der| Certificate::from_der(der));
-    let bare = cas.filter(|ca| !lists.is_empty() && !lists.iter().any(|list| ca.has_list(list)));
+    let lists: Vec<_> = lists.iter().flat_map(|(_, lists)| lists).collect();
+    let has_own =
+        |ca: &CertificateDer<'_>| lists.iter().any(|list| ListOrigin::of(list, ca) == ListOrigin::Own);
+    let bare = cas.iter().filter(|ca| !lists.is_empty() && !has_own(ca));
+    let bare = bare.filter_map(|der| Certificate::from_der(der));
     let line = |ca: Certificate| {
         let (path, ca) = (path.display(), ca.subject);
         format!(
@@ -223,11 +214,19 @@ fn open_key(key: &Source) -> Option<String> {
     })
 }
 
-fn key_reason(error: &rustls::Error, cert: &Path) -> String {
-    match error {
-        rustls::Error::InconsistentKeys(_) => {
+fn key_reason(error: &rustls::Error, cert: &Path, leaf: &CertificateDer<'_>) -> String {
+    match (error, ChainFault::of_key(leaf)) {
+        (rustls::Error::InconsistentKeys(_), _) => {
             format!("it is not the key of the certificate {}", cert.display())
         }
-        other => other.to_string(),
+        (rustls::Error::InvalidCertificate(_), _) => {
+            let words = ChainFault::of(error, std::slice::from_ref(leaf), &[]).words(utc);
+            format!("the certificate {} {words}", cert.display())
+        }
+        // The key that can't be used is that of the certificate.
+        (_, Some(fault)) => {
+            format!("it can't be used: the certificate {} {}", cert.display(), fault.words(utc))
+        }
+        (other, None) => format!("it is no private key that can be used: {other} ({ACCEPTED_KEYS})"),
     }
 }

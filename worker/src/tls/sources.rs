@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jobworker_certs::pem_fault;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
@@ -50,6 +51,10 @@ pub(super) struct Source {
 
 pub(crate) fn certificates(what: &'static str, path: &Path) -> Result<Certificates, TlsError> {
     Source::read(what, path)?.certificates()
+}
+
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    Source::read(KEY, path)?.private_key()
 }
 
 pub(crate) fn revocation_lists(path: &Path) -> Result<Lists, TlsError> {
@@ -105,7 +110,7 @@ impl Source {
 
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         PrivateKeyDer::from_pem_slice(&self.bytes)
-            .map_err(|error| self.unusable(pem_reason(&error, "PRIVATE KEY")))
+            .map_err(|error| self.unusable(pem_reason(&error, &self.bytes, "PRIVATE KEY")))
     }
 
     fn revocation_lists(&self) -> Result<Lists, TlsError> {
@@ -114,7 +119,7 @@ impl Source {
 
     /// All sections of one kind: at least one.
     fn sections<T: PemObject>(&self, kind: &str) -> Result<Vec<T>, TlsError> {
-        let failed = |error: pem::Error| self.unusable(pem_reason(&error, kind));
+        let failed = |error: pem::Error| self.unusable(pem_reason(&error, &self.bytes, kind));
         let all = T::pem_slice_iter(&self.bytes).collect::<Result<Vec<T>, _>>().map_err(failed)?;
         if all.is_empty() {
             return Err(failed(pem::Error::NoItemsFound));
@@ -123,11 +128,10 @@ impl Source {
     }
 }
 
-fn pem_reason(error: &pem::Error, kind: &str) -> String {
+fn pem_reason(error: &pem::Error, bytes: &[u8], kind: &str) -> String {
     match error {
-        pem::Error::NoItemsFound => format!("it has no section \"-----BEGIN {kind}-----\" (PEM)"),
         pem::Error::Io(error) => error.to_string(),
-        other => format!("it is not PEM: {other}"),
+        other => format!("it {}", pem_fault(other, bytes, kind)),
     }
 }
 

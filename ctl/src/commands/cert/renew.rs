@@ -10,6 +10,7 @@ use jobworker_certs::{KeyKind, Leaf, NewRequest, RequestedNames, RoleOid};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::former;
 use super::status::{not_after_unix_usec, show};
 use crate::cli::{Format, Globals};
 use crate::client::Client;
@@ -55,12 +56,24 @@ pub(crate) async fn renew(globals: &Globals, args: RenewArgs) -> anyhow::Result<
     let kept = || format!("{} is kept as it was", credentials.cert.display());
     let after = check(&chain_pem, &before, &request, &role_oid).with_context(kept)?;
     let staged = pair.stage(&chain_pem, &request.key_pem).with_context(kept)?;
-    let trial = Target { credentials: staged.credentials(&credentials.ca), ..target };
+    let trial = Target { credentials: staged.credentials(&credentials), ..target.clone() };
     try_out(trial).await.with_context(kept)?;
-    staged.replace().with_context(kept)?;
+    // One that can't be read is of no use to anybody.
+    let older = own::read(pair.former().cert(), &role_oid).ok();
+    staged.replace(former::what_becomes_of(&before, &after, older.as_ref())).with_context(kept)?;
+    let of_former = former::told(&before, &after, older.as_ref(), &pair);
     match globals.output {
-        Format::Json => show(Format::Json, &credentials.cert, &after)?,
-        Format::Text => render::out(&told(&credentials.cert.display().to_string(), &before, &after))?,
+        Format::Json => {
+            show(Format::Json, &credentials.cert, &after)?;
+            render::note(&of_former);
+        }
+        Format::Text => {
+            let path = credentials.cert.display().to_string();
+            render::out(&format!("{}\n{of_former}\n", told(&path, &after)))?;
+        }
+    }
+    for line in former::doubtful_contexts(&chain_pem, &target, &pair) {
+        render::note(&line);
     }
     Ok(exit::SUCCESS)
 }
@@ -69,15 +82,10 @@ fn lasts_longer(leaf: &Leaf, within: Duration) -> bool {
     u64::try_from(left_sec(leaf)).is_ok_and(|left| left > within.as_secs())
 }
 
-fn told(path: &str, before: &Leaf, after: &Leaf) -> String {
-    let until = |leaf| words::local_time(not_after_unix_usec(leaf));
-    format!(
-        "{path}: renewed, valid until {}, serial {}\nthe one before it, serial {}, is valid until {}\n",
-        until(after),
-        after.serial.digits(),
-        before.serial.digits(),
-        until(before),
-    )
+fn told(path: &str, after: &Leaf) -> String {
+    let until = words::local_time(not_after_unix_usec(after));
+    let (serial, ca) = (after.serial.digits(), words::printable(&after.issuer.name));
+    format!("{path}: renewed, valid until {until}, serial {serial}, signed by the CA {ca:?}")
 }
 
 /// What came is this client's next certificate, and nothing else.
@@ -101,7 +109,8 @@ fn check(chain_pem: &str, before: &Leaf, request: &NewRequest, role_oid: &RoleOi
         before.role
     );
     ensure!(
-        leaf.not_after_unix_sec > before.not_after_unix_sec,
+        // Two renewals within a second end at the same time, as do all that end with their CA.
+        leaf.not_after_unix_sec >= before.not_after_unix_sec,
         "the worker's certificate would end on {}, and yours lasts until {}",
         words::local_time(not_after_unix_usec(&leaf)),
         words::local_time(not_after_unix_usec(before))

@@ -54,6 +54,7 @@ fn as_json(path: &Path, leaf: &Leaf) -> anyhow::Result<String> {
         "uris": leaf.uris,
         "dns_names": leaf.dns_names,
         "role": leaf.role,
+        "issuer": leaf.issuer.name,
         "serial": leaf.serial.digits(),
         "fingerprint_sha256": leaf.fingerprint_sha256,
         "key_fingerprint_sha256": leaf.key_fingerprint().to_string(),
@@ -78,6 +79,7 @@ fn text(path: &Path, leaf: &Leaf) -> String {
         line("common name", common_name);
     }
     line("role", leaf.role.as_deref().unwrap_or("none"));
+    line("signed by", &leaf.issuer.name);
     line("serial", &leaf.serial.digits());
     line("fingerprint", &leaf.fingerprint_sha256);
     line("key", &leaf.key_fingerprint().to_string());
