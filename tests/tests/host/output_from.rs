@@ -32,7 +32,8 @@ async fn every_offset_is_a_beginning() {
         ..everything(&job.id)
     };
     assert_eq!(output(&mut admin, only).await.expect("the output").merged, b"2389");
-    let far = from(&mut admin, &job.id, From::Offset(u64::MAX)).await;
+    // Beyond it a request is refused.
+    let far = from(&mut admin, &job.id, From::Offset(u64::MAX >> 1)).await;
     assert!(far.merged.is_empty() && far.end.is_some());
 }
 
