@@ -57,7 +57,9 @@ fn a_file_that_is_missing_or_something_else_is_named() {
     assert!(error.starts_with(&format!("can't use the CA {}: No such file", missing.display())), "{error}");
     let error = refused(&Files { cert: files.key.clone(), ..files.clone() });
     assert!(
-        error.ends_with("server-key.pem: it has no section \"-----BEGIN CERTIFICATE-----\" (PEM)"),
+        error.ends_with(
+            "server-key.pem: it has no section \"-----BEGIN CERTIFICATE-----\" (PEM); it begins with \"PRIVATE KEY\""
+        ),
         "{error}"
     );
     let error = refused(&Files { key: files.ca.clone(), ..files.clone() });
