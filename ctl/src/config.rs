@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(lists(&own), [PathBuf::from("own.pem")]);
         assert_eq!(lists(&globals()).len(), 2);
         let other_ca = Globals { ca: Some("other.pem".into()), ..globals() };
-        assert_eq!(lists(&other_ca), [PathBuf::new(); 0]);
+        assert_eq!(lists(&other_ca), Vec::<PathBuf>::new());
         let one = select("current = 'a'\n[contexts.a]\ncrl = 'crl.pem'", Path::new("/etc/x/c.toml"), None);
         assert_eq!(one.expect("strict").expect("a").crl, [PathBuf::from("/etc/x/crl.pem")]);
     }

@@ -71,7 +71,7 @@ impl Set {
         expect_current_certificate(&sources.cert, &chain[0], before)?;
         fit_to_serve(&sources.cert, &chain[0])?;
         let noting = Noting { verifier: Arc::clone(&verifier), cas: cas.clone() };
-        let config = config(sources, chain.clone(), noting, provider)?;
+        let config = config(sources, &chain, noting, provider)?;
         Ok(Self {
             config: Arc::new(config),
             verifier,
@@ -146,7 +146,7 @@ fn fit_to_serve(source: &Source, leaf: &CertificateDer<'_>) -> Result<(), TlsErr
 
 fn config(
     sources: &Sources,
-    chain: Certificates,
+    chain: &[CertificateDer<'static>],
     verifier: Noting,
     provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, TlsError> {
@@ -155,7 +155,7 @@ fn config(
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites of TLS 1.3")
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(chain.clone(), key.private_key()?)
+        .with_single_cert(chain.to_vec(), key.private_key()?)
         .map_err(|error| key.unusable(key_reason(&error, cert, &chain[0])))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // Resumption would skip the verification.
