@@ -140,7 +140,7 @@ fn kill_ends_what_escaped_its_session_and_what_hides_in_sub_groups() {
     group.remove().expect("remove");
     group.remove().expect("remove what is gone");
     assert!(group.wait_empty(Duration::ZERO).expect("a removed group is empty"));
-    group.kill().expect_err("nothing to kill");
+    group.kill().expect("a removed group has nothing to kill");
     outer.wait().expect("reap");
     inner.wait().expect("reap");
     assert!(base.leftover_groups().expect("list").is_empty());
