@@ -144,6 +144,23 @@ async fn a_folder_that_loses_its_name_is_told_of_as_removed() {
     assert_eq!(hub.watched(), 0);
 }
 
+/// As it looks to a watch that is made while a job's folder gets its name: a rename is reported after it has happened.
+#[tokio::test]
+async fn a_folder_that_is_where_it_was_is_not_removed() {
+    let (_state_dir, shim) = job();
+    let hub = Hub::new(&Tasks::default()).unwrap();
+    let (mut watch, mut state) = (hub.watch(shim.folder()).unwrap(), hub.watch_state(shim.folder()).unwrap());
+    let away = shim.folder().path().with_file_name(".spare.x");
+    fs::rename(shim.folder().path(), &away).unwrap();
+    fs::rename(&away, shim.folder().path()).unwrap();
+    assert_eq!(soon(watch.changed()).await, Ok(Change::State));
+    assert_eq!(soon(watch.changed()).await, Ok(Change::Output));
+    assert_eq!(soon(state.changed()).await, Ok(()));
+    settle(&mut watch, &shim).await;
+    drop((watch, state));
+    assert_eq!(hub.watched(), 0);
+}
+
 #[tokio::test]
 async fn an_overflow_of_the_kernels_queue_wakes_everybody() {
     let (_state_dir, shim) = job();

@@ -5,6 +5,7 @@
 //! whose index is still to come is watched with all that is in it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::job::folder::{Folder, INDEX};
 
 /// A job's state and output under watch, as long as this lives.
 pub struct Watch {
+    job: Place,
     folder: Held,
     /// None: what is told of the folder tells of this, too.
     index: Option<Held>,
@@ -25,7 +27,17 @@ pub struct Watch {
 
 /// A job's state under watch, as long as this lives. Output costs its writer nothing.
 pub struct StateWatch {
+    job: Place,
     folder: Held,
+}
+
+/// A job's folder, and which one it was when its watch was made.
+///
+/// A folder that loses its name is being removed. But it also gets its name by a rename, and the kernel reports that one a
+/// moment after the name can be looked up: to a watch that was made in between, it looks like a removal.
+struct Place {
+    folder: Folder,
+    inode: (u64, u64),
 }
 
 /// A folder or a file that the kernel watches for us.
@@ -61,8 +73,34 @@ pub enum WatchError {
     },
 }
 
+impl Place {
+    fn of(folder: &Folder) -> Result<Self, WatchError> {
+        let path = folder.path();
+        match path.metadata() {
+            Ok(metadata) => Ok(Self { folder: folder.clone(), inode: (metadata.dev(), metadata.ino()) }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(WatchError::NotFound(path.to_owned()))
+            }
+            Err(reason) => Err(WatchError::Io { path: path.to_owned(), reason }),
+        }
+    }
+
+    /// Watches the folder anew, if it is still where it was. Looks paths up, so it may block on a disk.
+    fn watch_again<W>(&self, watch: impl FnOnce(&Folder) -> Result<W, WatchError>) -> Result<W, Gone> {
+        let is_there = Self::of(&self.folder).is_ok_and(|now| now.inode == self.inode);
+        if !is_there {
+            return Err(Gone);
+        }
+        watch(&self.folder).map_err(|error| {
+            tracing::debug!(%error, "can't watch a job's folder again");
+            Gone
+        })
+    }
+}
+
 impl Watch {
     pub(super) fn new(hub: &Arc<Running>, folder: &Folder) -> Result<Self, WatchError> {
+        let job = Place::of(folder)?;
         let held = Held::new(hub, folder.path(), of_folder())?;
         let index = match Held::new(hub, &folder.file(INDEX), AddWatchFlags::IN_MODIFY) {
             Ok(index) => Some(index),
@@ -73,7 +111,7 @@ impl Watch {
             // Adds to what is watched, so it is the same watch.
             Held::new(hub, folder.path(), of_folder() | AddWatchFlags::IN_MODIFY)?;
         }
-        Ok(Self { folder: held, index })
+        Ok(Self { job, folder: held, index })
     }
 
     /// Waits for a change since the last call, or since the watch was made. May tell of one that has been seen
@@ -84,17 +122,29 @@ impl Watch {
     pub async fn changed(&mut self) -> Result<Change, Gone> {
         let Receivers { state, output } = &mut self.folder.told;
         let output = self.index.as_mut().map_or(output, |index| &mut index.told.output);
-        tokio::select! {
+        let changed = tokio::select! {
             biased;
-            changed = state.changed() => changed.map(|()| Change::State).map_err(|_| Gone),
-            changed = output.changed() => changed.map(|()| Change::Output).map_err(|_| Gone),
+            changed = state.changed() => changed.map(|()| Change::State),
+            changed = output.changed() => changed.map(|()| Change::Output),
+        };
+        match changed {
+            Ok(change) => Ok(change),
+            Err(_gone) => {
+                *self = self.job.watch_again(|folder| Self::new(&self.folder.hub, folder))?;
+                // What changed meanwhile was not told to anybody.
+                self.folder.told.output.mark_changed();
+                if let Some(index) = &mut self.index {
+                    index.told.output.mark_changed();
+                }
+                Ok(Change::State)
+            }
         }
     }
 }
 
 impl StateWatch {
     pub(super) fn new(hub: &Arc<Running>, folder: &Folder) -> Result<Self, WatchError> {
-        Ok(Self { folder: Held::new(hub, folder.path(), of_folder())? })
+        Ok(Self { job: Place::of(folder)?, folder: Held::new(hub, folder.path(), of_folder())? })
     }
 
     /// As [`Watch::changed`], for [`Change::State`] only.
@@ -102,7 +152,10 @@ impl StateWatch {
     /// # Errors
     /// When the folder was removed.
     pub async fn changed(&mut self) -> Result<(), Gone> {
-        self.folder.told.state.changed().await.map_err(|_| Gone)
+        if self.folder.told.state.changed().await.is_err() {
+            *self = self.job.watch_again(|folder| Self::new(&self.folder.hub, folder))?;
+        }
+        Ok(())
     }
 }
 
